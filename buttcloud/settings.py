@@ -1,0 +1,315 @@
+"""Every setting, each with a default that runs on one machine with nothing beside it.
+
+MODE=production takes the defaults of secrets away: it refuses to start without them. Nothing else in the code asks for
+the mode; it asks for the setting that it needs. docs/configure.md lists the variables.
+"""
+
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
+from django.utils.csp import CSP
+
+from buttcloud import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR = Path(env.text("BUTTCLOUD_VAR", str(BASE_DIR / "var")))
+MODE = env.text("MODE", "embedded")
+if MODE not in ("embedded", "production"):
+    raise ImproperlyConfigured(f"MODE must be embedded or production, not {MODE!r}.")
+PRODUCTION = MODE == "production"
+
+
+def secret(name: str, embedded: str | None = None) -> str:
+    """A secret from the environment or a file. Production refuses to run without; embedded makes one and keeps it."""
+    if value := env.text(name):
+        return value
+    if PRODUCTION:
+        raise ImproperlyConfigured(f"Production needs {name}: set it, or {name}_FILE to a file that holds it.")
+    return embedded if embedded is not None else env.kept_secret(VAR / "secrets" / name.lower(), env.random_word)
+
+
+# --- Django ------------------------------------------------------------------------------------------------------
+SECRET_KEY = secret("SECRET_KEY")
+DEBUG = env.flag("DEBUG", False)
+if PRODUCTION and DEBUG:
+    raise ImproperlyConfigured("Production never runs with DEBUG: take it out of the environment.")
+if PRODUCTION and len(SECRET_KEY) < 50:
+    raise ImproperlyConfigured("Production needs a SECRET_KEY of at least 50 random characters.")
+
+SITE_PORT = env.number("SITE_PORT", 8000)
+SITE_URL = env.text("SITE_URL", f"http://localhost:{SITE_PORT}").rstrip("/")
+if PRODUCTION and not SITE_URL.startswith("https://"):
+    raise ImproperlyConfigured("Production needs SITE_URL, the https address of the site, like https://pubs.example.")
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", SITE_URL.split("//")[1].split(":")[0] + ("" if PRODUCTION else ",127.0.0.1"))
+CSRF_TRUSTED_ORIGINS = [SITE_URL]
+
+INSTALLED_APPS = [
+    "accounts",
+    "pubs",
+    "billing",
+    "orchestrator",
+    "mailer",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "anymail",
+    "channels",
+    "django_celery_beat",
+    "djstripe",
+    "drf_spectacular",
+    "knox",
+    "rest_framework",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+ROOT_URLCONF = "buttcloud.urls"
+ASGI_APPLICATION = "buttcloud.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR / "static"
+STATICFILES_DIRS = [BASE_DIR / "buttcloud" / "static"]
+# Production serves what `collectstatic` gathered; embedded serves straight from the apps.
+WHITENOISE_USE_FINDERS = not PRODUCTION
+if PRODUCTION:
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-gb"
+
+# --- Database, broker, channel layer, cache: one machine, or Postgres and Redis -----------------------------------
+if PRODUCTION or env.text("DB_HOST"):
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": env.text("DB_HOST", "postgres"),
+            "PORT": env.text("DB_PORT", "5432"),
+            "NAME": env.text("DB_NAME", "buttcloud"),
+            "USER": env.text("DB_USER", "buttcloud"),
+            "PASSWORD": secret("DB_PASSWORD"),
+            "CONN_MAX_AGE": 0,
+        }
+    }
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": VAR / "db.sqlite3",
+            "OPTIONS": {
+                # IMMEDIATE: two writers wait for each other instead of failing half way through.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+            },
+            "TEST": {"NAME": VAR / "test.sqlite3"},
+        }
+    }
+
+REDIS_URL = secret("REDIS_URL", embedded="")
+if REDIS_URL:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{REDIS_URL}/2"}}
+    CHANNEL_LAYERS = {
+        "default": {
+            # Pub/sub: three connections a process, where the list layer opens hundreds when browsers leave at once.
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [f"{REDIS_URL}/1"]},
+        }
+    }
+    CELERY_BROKER_URL = f"{REDIS_URL}/0"
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    CHANNEL_LAYERS = {"default": {"BACKEND": "buttcloud.layers.ThreadSafeInMemoryChannelLayer"}}
+    CELERY_BROKER_URL = "memory://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
+
+# --- Celery --------------------------------------------------------------------------------------------------------
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {"orchestrator.*": {"queue": "swarm"}, "mailer.*": {"queue": "mailer"}}
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULE = {
+    "look at the swarm": {"task": "orchestrator.reconcile", "schedule": 15, "options": {"expires": 15}},
+    "look at unfinished commands": {"task": "orchestrator.sweep_commands", "schedule": 15, "options": {"expires": 15}},
+    "look at Stripe": {"task": "billing.sweep", "schedule": 60, "options": {"expires": 60}},
+    "send what is left in the outbox": {"task": "mailer.sweep", "schedule": 30, "options": {"expires": 30}},
+}
+
+# --- Accounts ------------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = reverse_lazy("pubs:list")
+ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
+ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm"}
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
+ACCOUNT_LOGIN_BY_CODE_ENABLED = True
+ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
+ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+# Behind a proxy all visitors would share one address, and with it one rate limit.
+ALLAUTH_TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXIES", 1 if PRODUCTION else 0)
+
+# --- API -----------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "knox.auth.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
+    "PAGE_SIZE": 50,
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
+    "DEFAULT_THROTTLE_RATES": {"user": env.text("API_RATE", "300/minute")},
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+REST_KNOX = {"TOKEN_TTL": None, "AUTO_REFRESH": False}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "buttcloud",
+    "DESCRIPTION": "Hosted Scuttlebutt pubs: everything that the pages can do.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+}
+
+# --- Stripe --------------------------------------------------------------------------------------------------------
+STRIPE_PORT = env.number("STRIPE_PORT", 8001)
+STRIPE_SECRET_KEY = secret("STRIPE_SECRET_KEY", embedded="sk_test_" + "local" * 5)
+STRIPE_LIVE_MODE = STRIPE_SECRET_KEY.startswith(("sk_live_", "rk_live_"))
+STRIPE_LIVE_SECRET_KEY = STRIPE_SECRET_KEY if STRIPE_LIVE_MODE else ""
+STRIPE_TEST_SECRET_KEY = "" if STRIPE_LIVE_MODE else STRIPE_SECRET_KEY
+# The shapes that our code was written for. Stripe serves them whatever its newest version is.
+STRIPE_API_VERSION = "2026-05-27.dahlia"
+STRIPE_API_HOST = env.text("STRIPE_API_HOST", "https://api.stripe.com" if PRODUCTION else f"http://127.0.0.1:{STRIPE_PORT}")
+STRIPE_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"] if PRODUCTION else [f"http://localhost:{STRIPE_PORT}"]
+# Where Stripe reaches us. The local Stripe calls over loopback, whatever name the site has.
+STRIPE_WEBHOOK_BASE = env.text("STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}")
+PRICE_LOOKUP_KEY = "pub-monthly-1gb"
+PRICE_CURRENCY = env.text("PRICE_CURRENCY", "eur")
+PRICE_CENTS = env.number("PRICE_CENTS", 900)
+DJSTRIPE_FOREIGN_KEY_TO_FIELD = "id"
+# dj-stripe's own migrations take two minutes; ours is one file with the same tables. Never to be changed after a release.
+MIGRATION_MODULES = {"djstripe": "billing.djstripe_migrations"}
+
+# --- Mail ----------------------------------------------------------------------------------------------------------
+MAIL_PORT = env.number("MAIL_PORT", 8002)
+MAIL_DIR = VAR / "mail"
+EMAIL_BACKEND = env.text("EMAIL_BACKEND", "mailer.catcher.CatchingBackend" if not PRODUCTION else "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
+EMAIL_PORT = env.number("EMAIL_PORT", 25)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
+EMAIL_TIMEOUT = 20
+# For a provider's API: EMAIL_BACKEND=anymail.backends.sendgrid.EmailBackend (or postmark, mailgun, …) and its key here.
+ANYMAIL = {
+    name: value
+    for name in ("SENDGRID_API_KEY", "SENDGRID_API_URL", "POSTMARK_SERVER_TOKEN", "MAILGUN_API_KEY", "BREVO_API_KEY", "RESEND_API_KEY")
+    if (value := env.text(name))
+}
+DEFAULT_FROM_EMAIL = env.text("MAIL_FROM", "buttcloud <hello@localhost>")
+if PRODUCTION and DEFAULT_FROM_EMAIL.endswith("@localhost>"):
+    raise ImproperlyConfigured("Production needs MAIL_FROM, the sender of our mails, like buttcloud <hello@pubs.example>.")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+
+# --- Orchestrator --------------------------------------------------------------------------------------------------
+DEPLOYMENT = env.text("DEPLOYMENT", "buttcloud")
+SWARM = env.text("SWARM", "orchestrator.swarm.engine.EngineSwarm")
+MACHINES = env.text("MACHINES", "orchestrator.machines.local.LocalMachines")
+PUB_IMAGE = env.text("PUB_IMAGE") or ((VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else "")
+PUB_HOST = env.text("PUB_HOST", "127.0.0.1")
+PUB_SHS = env.text("PUB_SHS")
+PUB_PORTS = env.text("PUB_PORTS", "24000-28999")
+PUB_MEMORY_GB = 1
+HUB_PLACES = 15
+MAX_HUBS = env.number("MAX_HUBS", 1)
+SPARE_PLACES = env.number("SPARE_PLACES", 0)
+
+# --- Safety --------------------------------------------------------------------------------------------------------
+SECURE_CSP = {
+    "default-src": [CSP.SELF],
+    "img-src": [CSP.SELF, "data:"],
+    "object-src": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+    "frame-ancestors": [CSP.NONE],
+    # Chromium checks the redirect after a form post too, so the hosted pages of Stripe must be listed.
+    "form-action": [CSP.SELF, *STRIPE_PAGES],
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+if PRODUCTION:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31536000)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+SILENCED_SYSTEM_CHECKS = [
+    "djstripe.W002",  # STRIPE_API_HOST outside DEBUG: the local Stripe is meant here
+    "anymail.W003",  # anymail no longer tests SendGrid; the provider is the operator's choice
+]
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
+    "loggers": {
+        "celery": {"level": "WARNING"},
+        "djstripe": {"level": "WARNING"},
+        "stripe": {"level": "WARNING"},
+        "django.channels.server": {"level": "WARNING"},
+    },
+}

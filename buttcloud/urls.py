@@ -1,0 +1,24 @@
+"""All addresses of the site, by room."""
+
+from allauth.account.decorators import secure_admin_login
+from django.contrib import admin
+from django.urls import include, path
+
+from orchestrator.routing import websocket_urlpatterns
+
+__all__ = ["urlpatterns", "websocket_urlpatterns"]
+
+# Staff sign in where everybody does: the same rate limits, the same second looks.
+admin.autodiscover()
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+admin.site.site_header = admin.site.site_title = "buttcloud staff"
+
+urlpatterns = [
+    path("", include("pubs.urls")),
+    path("account/", include("accounts.urls")),
+    path("accounts/", include("allauth.urls")),
+    path("billing/", include("billing.urls")),
+    path("stripe/", include("djstripe.urls", namespace="djstripe")),
+    path("api/v1/", include("buttcloud.api_urls")),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,79 @@
+"""Websockets that only carry: may this user see the pub, join its group, pass on."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.template.loader import render_to_string
+
+from pubs import live
+from pubs.models import Bot
+
+NOT_FOUND = 4404
+
+
+class PubConsumer(AsyncJsonWebsocketConsumer):
+    """A pub's page, live: stats each second, and its pieces drawn again when a row changed."""
+
+    watching: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        self.bot_id: UUID = self.scope["url_route"]["kwargs"]["bot_id"]
+        await self.accept()
+        if await self._bot() is None:
+            await self.close(NOT_FOUND)
+            return
+        await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
+        # What happened between the page's first paint and now is not lost.
+        await self.pub_changed({})
+        if sample := live.newest_stats(self.bot_id):
+            await self.stats({"sample": sample})
+        self.watching = asyncio.create_task(self._watch())
+
+    async def disconnect(self, code: int) -> None:
+        if self.watching:
+            self.watching.cancel()
+            await self.channel_layer.group_discard(live.group(self.bot_id), self.channel_name)
+
+    async def _watch(self) -> None:
+        """Say again and again that somebody looks; the stream ends when nobody says so any more."""
+        while True:
+            await self.channel_layer.group_send(live.BROADCASTERS, {"type": "watch", "bot": str(self.bot_id)})
+            await asyncio.sleep(live.WATCH_SECONDS / 3)
+            if await self._bot() is None:
+                await self.close(NOT_FOUND)
+
+    async def stats(self, event: dict[str, Any]) -> None:
+        await self.send_json({"kind": "stats", **event["sample"]})
+
+    async def pub_changed(self, event: dict[str, Any]) -> None:
+        if html := await self._render_pub():
+            await self.send_json({"kind": "pub", "html": html})
+
+    async def command_changed(self, event: dict[str, Any]) -> None:
+        if html := await self._render_command(event["id"]):
+            await self.send_json({"kind": "command", "id": event["id"], "html": html})
+
+    def _look_up(self) -> Bot | None:
+        """The bot, as long as it is the visitor's and the visitor is still signed in."""
+        user, session = self.scope["user"], self.scope["session"]
+        if not user.is_authenticated or not session.exists(session.session_key):
+            return None
+        return Bot.objects.alive().filter(pk=self.bot_id, owner=user, owner__is_active=True).first()
+
+    @database_sync_to_async
+    def _bot(self) -> Bot | None:
+        return self._look_up()
+
+    @database_sync_to_async
+    def _render_pub(self) -> str:
+        bot = self._look_up()
+        return render_to_string("pubs/_pub.html", {"bot": bot, "user": self.scope["user"]}) if bot else ""
+
+    @database_sync_to_async
+    def _render_command(self, command_id: str) -> str:
+        bot = self._look_up()
+        command = bot.commands.filter(pk=command_id).first() if bot else None
+        return render_to_string("pubs/_command.html", {"bot": bot, "command": command}) if command else ""

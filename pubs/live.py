@@ -1,0 +1,82 @@
+"""Messages between a pub's pages, the workers and the broadcasters. They only say "look again": what is true stands in
+the database or is the newest stats sample.
+"""
+
+from typing import Any, TypedDict
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+from celery import current_app
+from channels.layers import get_channel_layer
+from django.core.cache import cache
+from django.db import transaction
+
+# Broadcasters listen here for pubs that somebody looks at.
+BROADCASTERS = "broadcasters"
+# A look is worth this long; whoever goes on looking says so again before (seconds).
+WATCH_SECONDS = 12
+STATS_KEPT = 600
+
+
+class Stats(TypedDict):
+    """One sample of `docker stats`: sizes in bytes, rates in bytes a second."""
+
+    at: str  # ISO 8601
+    seq: int
+    cpu: float  # percent of one core
+    memory: int
+    memory_limit: int
+    net_rx: int
+    net_tx: int
+    disk_read: int
+    disk_write: int
+    rx_rate: float
+    tx_rate: float
+    read_rate: float
+    write_rate: float
+    pids: int
+
+
+def group(bot_id: UUID) -> str:
+    """The channel group of everybody who looks at this pub."""
+    return f"pub.{bot_id}"
+
+
+def _send(to: str, message: dict[str, Any]) -> None:
+    layer = get_channel_layer()
+    assert layer is not None
+    async_to_sync(layer.group_send)(to, message)
+
+
+def changed(bot_id: UUID) -> None:
+    """Tell open pages to look at the bot's row again."""
+    transaction.on_commit(lambda: _send(group(bot_id), {"type": "pub.changed"}))
+
+
+def command_changed(bot_id: UUID, command_id: UUID) -> None:
+    """Tell open pages to look at the command's row again."""
+    transaction.on_commit(lambda: _send(group(bot_id), {"type": "command.changed", "id": str(command_id)}))
+
+
+def watch(bot_id: UUID) -> None:
+    """Tell the broadcasters that somebody looks at this pub now."""
+    _send(BROADCASTERS, {"type": "watch", "bot": str(bot_id)})
+
+
+def nudge() -> None:
+    """Ask for a pass of the orchestrator, so that nobody waits for the clock."""
+    transaction.on_commit(lambda: current_app.send_task("orchestrator.reconcile"))
+
+
+def ask(command_id: UUID) -> None:
+    """Have a worker run the command."""
+    transaction.on_commit(lambda: current_app.send_task("orchestrator.run_command", args=[str(command_id)]))
+
+
+def remember_stats(bot_id: UUID, sample: Stats) -> None:
+    cache.set(f"stats.{bot_id}", sample, STATS_KEPT)
+
+
+def newest_stats(bot_id: UUID) -> Stats | None:
+    """The last sample taken, up to ten minutes old, or None."""
+    return cache.get(f"stats.{bot_id}")

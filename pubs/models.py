@@ -1,0 +1,186 @@
+"""What a customer owns: bots, what happened to them, and what was asked of them.
+
+Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: paid…, subscription_id. Orchestrator:
+status and all that is observed.
+"""
+
+import unicodedata
+import uuid
+from dataclasses import dataclass
+from typing import Self
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models.functions import Now
+from django.urls import reverse
+
+NAME_MAX = 64
+# The joiners that emoji and Persian need; all other invisible characters are refused.
+JOINERS = "\u200c\u200d"
+
+
+def tidy_name(name: str) -> str:
+    """The name as it is kept: composed (NFC) and without space around it."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def check_name(name: str) -> None:
+    if not 1 <= len(name) <= NAME_MAX:
+        raise ValidationError(f"A name has 1 to {NAME_MAX} characters.")
+    for character in name:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and character not in JOINERS:
+            raise ValidationError("A name has no control characters or line breaks.")
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in name):
+        raise ValidationError("A name needs at least one visible character.")
+
+
+class Status(models.TextChoices):
+    """What is seen of a bot in the swarm."""
+
+    NONE = "none", "not running"  # no service exists
+    DOWN = "down", "down"  # a service exists, but does not answer
+    UP = "up", "up"  # healthy
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the way from a name to a running pub."""
+
+    name: str
+    done: bool
+    current: bool
+
+
+class BotQuerySet(models.QuerySet["Bot"]):
+    def alive(self) -> Self:
+        return self.filter(deleted_at=None)
+
+    def wanted(self) -> Self:
+        """Those that should be running: paid, switched on by their owner, not deleted."""
+        return self.alive().filter(paid=True, switched_on=True)
+
+
+class Bot(models.Model):
+    """A Scuttlebutt identity that somebody owns and pays for; customers say "my pub"."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="bots")
+    name = models.CharField(max_length=NAME_MAX, validators=[check_name])
+    created = models.DateTimeField(auto_now_add=True)
+
+    switched_on = models.BooleanField(default=True, help_text="what the owner wishes")
+    restarts = models.PositiveIntegerField(default=0, help_text="one more is the owner's wish for a restart")
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    paid = models.BooleanField(default=False, help_text="whether it may run")
+    paid_status = models.CharField(max_length=30, blank=True, help_text="Stripe's word for the subscription")
+    paid_until = models.DateTimeField(null=True, blank=True, help_text="end of the paid period")
+    paid_ends = models.BooleanField(default=False, help_text="cancelled: runs to the end of the paid period")
+    paid_seen_at = models.DateTimeField(null=True, blank=True, help_text="when Stripe was last read")
+    subscription_id = models.CharField(max_length=255, blank=True, db_index=True)
+
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.NONE)
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="when the swarm was last seen")
+    changed_at = models.DateTimeField(auto_now_add=True, help_text="when the status last changed")
+    reason = models.CharField(max_length=500, blank=True, help_text="why it is not up, in the owner's words")
+    address = models.CharField(max_length=255, blank=True, help_text="host:port that peers reach")
+    ssb_id = models.CharField("Scuttlebutt id", max_length=60, blank=True)
+    told = models.CharField(
+        max_length=10, choices=Status.choices, blank=True, help_text="the status that the owner was last mailed"
+    )
+
+    objects = BotQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["created"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["owner", "name"], condition=models.Q(deleted_at=None), name="one_bot_a_name_and_owner"
+            ),
+            # The same identity twice would fork its feed for ever.
+            models.UniqueConstraint(fields=["ssb_id"], condition=~models.Q(ssb_id=""), name="one_bot_an_identity"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        self.name = tidy_name(self.name)
+
+    def get_absolute_url(self) -> str:
+        return reverse("pubs:pub", args=[self.pk])
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.paid and self.switched_on and self.deleted_at is None
+
+    def steps(self) -> list[Step]:
+        """The way to a running pub; the first one that is not done is the current one."""
+        done = {
+            "Named": True,
+            "Paid": self.paid,
+            "Room found": bool(self.address),
+            "Identity made": bool(self.ssb_id),
+            "Started": self.status != Status.NONE,
+            "Answering": self.status == Status.UP,
+        }
+        missing = next((name for name, is_done in done.items() if not is_done), None)
+        return [Step(name, is_done, name == missing) for name, is_done in done.items()]
+
+
+class StatusChange(models.Model):
+    """A status that became another one: the pub's history."""
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="status_changes")
+    old = models.CharField(max_length=10, choices=Status.choices)
+    new = models.CharField(max_length=10, choices=Status.choices)
+    reason = models.CharField(max_length=500, blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.bot_id}: {self.old} → {self.new}"
+
+
+class Command(models.Model):
+    """Something asked of a pub, and its answer. It runs once at most: whoever sets queued to running may run it."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        REFUSED = "refused"
+        TIMED_OUT = "timed_out", "timed out"
+        LOST = "lost"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="commands")
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="commands")
+    name = models.CharField(max_length=40)
+    args = models.JSONField(default=dict, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    result = models.JSONField(null=True, blank=True)
+    error = models.CharField(max_length=1000, blank=True)
+    created = models.DateTimeField(db_default=Now())
+    started = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created"]
+        indexes = [
+            models.Index(fields=["bot", "-created"], name="command_newest"),
+            models.Index(
+                fields=["created"], condition=models.Q(state__in=["queued", "running"]), name="command_unfinished"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.state})"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state not in (self.State.QUEUED, self.State.RUNNING)
