@@ -6,18 +6,27 @@ status and all that is observed.
 
 import unicodedata
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import IntegrityError, models, transaction
 from django.db.models.functions import Now
 from django.urls import reverse
+from django.utils import timezone
+
+from pubs import live
+
+if TYPE_CHECKING:
+    from accounts.models import User
 
 NAME_MAX = 64
 # The joiners that emoji and Persian need; all other invisible characters are refused.
 JOINERS = "\u200c\u200d"
+NAME_TAKEN = "You already have a pub with this name. Choose another one."
 
 
 def tidy_name(name: str) -> str:
@@ -33,6 +42,16 @@ def check_name(name: str) -> None:
             raise ValidationError("A name has no control characters or line breaks.")
     if not any(unicodedata.category(character)[0] in "LNPS" for character in name):
         raise ValidationError("A name needs at least one visible character.")
+
+
+@contextmanager
+def name_clash_explained() -> Iterator[None]:
+    """The database has the last word when two requests take one name at once; its refusal reads like the form's."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        raise ValidationError({"name": NAME_TAKEN}) from error
 
 
 class Status(models.TextChoices):
@@ -59,6 +78,14 @@ class BotQuerySet(models.QuerySet["Bot"]):
     def wanted(self) -> Self:
         """Those that should be running: paid, switched on by their owner, not deleted."""
         return self.alive().filter(paid=True, switched_on=True)
+
+    def create_named(self, owner: "User", name: str) -> "Bot":
+        """A new bot of this owner. ValidationError when the name does not do."""
+        bot = self.model(owner=owner, name=tidy_name(name))
+        bot.full_clean()
+        with name_clash_explained():
+            bot.save(force_insert=True)
+        return bot
 
 
 class Bot(models.Model):
@@ -107,6 +134,9 @@ class Bot(models.Model):
 
     def clean(self) -> None:
         self.name = tidy_name(self.name)
+        namesakes = Bot.objects.alive().filter(owner_id=self.owner_id, name=self.name).exclude(pk=self.pk)
+        if self.deleted_at is None and namesakes.exists():
+            raise ValidationError({"name": NAME_TAKEN})
 
     def get_absolute_url(self) -> str:
         return reverse("pubs:pub", args=[self.pk])
@@ -127,6 +157,44 @@ class Bot(models.Model):
         }
         missing = next((name for name, is_done in done.items() if not is_done), None)
         return [Step(name, is_done, name == missing) for name, is_done in done.items()]
+
+    # What an owner may do. Pages and API call these; each writes only its own columns.
+
+    def rename(self, name: str) -> None:
+        """ValidationError when the name does not do; the row then keeps its old one."""
+        old, self.name = self.name, tidy_name(name)
+        try:
+            self.full_clean()
+            with name_clash_explained():
+                self._write(name=self.name)
+        except ValidationError:
+            self.name = old
+            raise
+
+    def start(self) -> None:
+        self._write(switched_on=True)
+
+    def stop(self) -> None:
+        self._write(switched_on=False)
+
+    def restart(self) -> None:
+        self._write(restarts=models.F("restarts") + 1)
+
+    def delete_softly(self) -> None:
+        """It stops and is no longer shown; its volume is kept, and billing ends its subscription."""
+        self._write(deleted_at=timezone.now())
+
+    def ask(self, by: "User", name: str, args: dict[str, Any]) -> "Command":
+        """Have a worker run a command of the catalogue; the arguments are checked by then."""
+        command: Command = self.commands.create(by=by, name=name, args=args)
+        live.ask(command.pk)
+        return command
+
+    def _write(self, **columns: Any) -> None:
+        Bot.objects.alive().filter(pk=self.pk).update(**columns)
+        self.refresh_from_db(fields=list(columns))
+        live.changed(self.pk)
+        live.nudge()
 
 
 class StatusChange(models.Model):
