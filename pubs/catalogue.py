@@ -58,9 +58,7 @@ class Lines(forms.CharField):
 
 class FeedId(Text):
     default_validators = [feed_id]
-    widget = forms.TextInput(
-        attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "@….ed25519"}
-    )
+    widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "@….ed25519"})
 
 
 class NoArguments(forms.Form):
@@ -94,11 +92,12 @@ class RevokeInvite(forms.Form):
 
 
 class SetProfile(forms.Form):
-    name = Text(
+    name = forms.CharField(
         label="Name",
         max_length=NAME_MAX,
         required=False,
         help_text="What people see in their apps.",
+        widget=Text.widget,
         validators=[check_name],
     )
     description = Lines(
@@ -263,18 +262,14 @@ def argument_vector(entry: Entry, args: Mapping[str, Any]) -> list[str]:
 
 
 def ask(bot: Bot, by: User | None, name: str, data: Mapping[str, Any]) -> Command:
-    """Write down what is asked of a bot and have a worker run it after commit. Raises ValidationError like `checked`."""
+    """Write down what is asked of a bot; a worker runs it after commit. Raises ValidationError like `checked`."""
     entry, args = checked(name, data)
     with transaction.atomic():
         # The bot's row is the turnstile: two who ask at once are counted one after the other.
         Bot.objects.select_for_update(no_key=True).get(pk=bot.pk)
         unfinished = bot.commands.filter(state__in=(Command.State.QUEUED, Command.State.RUNNING)).count()
         if unfinished >= QUEUE_MAX:
-            raise ValidationError(
-                {
-                    "__all__": f"{unfinished} commands of this pub still wait for their answers. Try again in a minute."
-                }
-            )
+            raise ValidationError({"__all__": f"{unfinished} commands still wait for this pub. Try again in a minute."})
         command = Command.objects.create(bot=bot, by=by, name=entry.name, args=args)
         live.ask(command.pk)
     return command
