@@ -2,5 +2,16 @@
 
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
+from rest_framework.routers import SimpleRouter
 
-urlpatterns = [path("schema/", SpectacularAPIView.as_view(), name="api-schema")]
+from pubs.api import CatalogueView, CommandViewSet, PubViewSet
+
+router = SimpleRouter(use_regex_path=False)
+router.register("pubs", PubViewSet, basename="api-pub")
+router.register("pubs/<uuid:pub>/commands", CommandViewSet, basename="api-command")
+
+urlpatterns = [
+    *router.urls,
+    path("catalogue/", CatalogueView.as_view(), name="api-catalogue"),
+    path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
+]

@@ -25,8 +25,12 @@ def secret(name: str, embedded: str | None = None) -> str:
     if value := env.text(name):
         return value
     if PRODUCTION:
-        raise ImproperlyConfigured(f"Production needs {name}: set it, or {name}_FILE to a file that holds it.")
-    return embedded if embedded is not None else env.kept_secret(VAR / "secrets" / name.lower(), env.random_word)
+        raise ImproperlyConfigured(
+            f"Production needs {name}: set it, or {name}_FILE to a file that holds it."
+        )
+    return (
+        embedded if embedded is not None else env.kept_secret(VAR / "secrets" / name.lower(), env.random_word)
+    )
 
 
 # --- Django ------------------------------------------------------------------------------------------------------
@@ -40,11 +44,16 @@ if PRODUCTION and len(SECRET_KEY) < 50:
 SITE_PORT = env.number("SITE_PORT", 8000)
 SITE_URL = env.text("SITE_URL", f"http://localhost:{SITE_PORT}").rstrip("/")
 if PRODUCTION and not SITE_URL.startswith("https://"):
-    raise ImproperlyConfigured("Production needs SITE_URL, the https address of the site, like https://pubs.example.")
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", SITE_URL.split("//")[1].split(":")[0] + ("" if PRODUCTION else ",127.0.0.1"))
+    raise ImproperlyConfigured(
+        "Production needs SITE_URL, the https address of the site, like https://pubs.example."
+    )
+ALLOWED_HOSTS = env.words(
+    "ALLOWED_HOSTS", SITE_URL.split("//")[1].split(":")[0] + ("" if PRODUCTION else ",127.0.0.1")
+)
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
 
 INSTALLED_APPS = [
+    "buttcloud",
     "accounts",
     "pubs",
     "billing",
@@ -140,7 +149,9 @@ else:
 
 REDIS_URL = secret("REDIS_URL", embedded="")
 if REDIS_URL:
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{REDIS_URL}/2"}}
+    CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{REDIS_URL}/2"}
+    }
     CHANNEL_LAYERS = {
         "default": {
             # Pub/sub: three connections a process, where the list layer opens hundreds when browsers leave at once.
@@ -166,7 +177,11 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE = {
     "look at the swarm": {"task": "orchestrator.reconcile", "schedule": 15, "options": {"expires": 15}},
-    "look at unfinished commands": {"task": "orchestrator.sweep_commands", "schedule": 15, "options": {"expires": 15}},
+    "look at unfinished commands": {
+        "task": "orchestrator.sweep_commands",
+        "schedule": 15,
+        "options": {"expires": 15},
+    },
     "look at Stripe": {"task": "billing.sweep", "schedule": 60, "options": {"expires": 60}},
     "send what is left in the outbox": {"task": "mailer.sweep", "schedule": 30, "options": {"expires": 30}},
 }
@@ -185,7 +200,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = reverse_lazy("pubs:list")
 ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
-ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm"}
+ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm", "login": "accounts.forms.LoginForm"}
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*"]
@@ -194,6 +209,15 @@ ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_LOGIN_BY_CODE_ENABLED = True
 ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
+ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+# Mail takes its time now and then; with three attempts a code, ten minutes are no gift to anybody.
+ACCOUNT_LOGIN_BY_CODE_TIMEOUT = ACCOUNT_PASSWORD_RESET_BY_CODE_TIMEOUT = 600
+# One address an account: the new one takes over when it is confirmed. The old one is told of every such change.
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_SIGNUP_REDIRECT_URL = reverse_lazy("pubs:new")
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
 # Behind a proxy all visitors would share one address, and with it one rate limit.
 ALLAUTH_TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXIES", 1 if PRODUCTION else 0)
@@ -229,10 +253,18 @@ STRIPE_LIVE_SECRET_KEY = STRIPE_SECRET_KEY if STRIPE_LIVE_MODE else ""
 STRIPE_TEST_SECRET_KEY = "" if STRIPE_LIVE_MODE else STRIPE_SECRET_KEY
 # The shapes that our code was written for. Stripe serves them whatever its newest version is.
 STRIPE_API_VERSION = "2026-05-27.dahlia"
-STRIPE_API_HOST = env.text("STRIPE_API_HOST", "https://api.stripe.com" if PRODUCTION else f"http://127.0.0.1:{STRIPE_PORT}")
-STRIPE_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"] if PRODUCTION else [f"http://localhost:{STRIPE_PORT}"]
+STRIPE_API_HOST = env.text(
+    "STRIPE_API_HOST", "https://api.stripe.com" if PRODUCTION else f"http://127.0.0.1:{STRIPE_PORT}"
+)
+STRIPE_PAGES = (
+    ["https://checkout.stripe.com", "https://billing.stripe.com"]
+    if PRODUCTION
+    else [f"http://localhost:{STRIPE_PORT}"]
+)
 # Where Stripe reaches us. The local Stripe calls over loopback, whatever name the site has.
-STRIPE_WEBHOOK_BASE = env.text("STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}")
+STRIPE_WEBHOOK_BASE = env.text(
+    "STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}"
+)
 PRICE_LOOKUP_KEY = "pub-monthly-1gb"
 PRICE_CURRENCY = env.text("PRICE_CURRENCY", "eur")
 PRICE_CENTS = env.number("PRICE_CENTS", 900)
@@ -243,7 +275,10 @@ MIGRATION_MODULES = {"djstripe": "billing.djstripe_migrations"}
 # --- Mail ----------------------------------------------------------------------------------------------------------
 MAIL_PORT = env.number("MAIL_PORT", 8002)
 MAIL_DIR = VAR / "mail"
-EMAIL_BACKEND = env.text("EMAIL_BACKEND", "mailer.catcher.CatchingBackend" if not PRODUCTION else "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_BACKEND = env.text(
+    "EMAIL_BACKEND",
+    "mailer.catcher.CatchingBackend" if not PRODUCTION else "django.core.mail.backends.smtp.EmailBackend",
+)
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
 EMAIL_PORT = env.number("EMAIL_PORT", 25)
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
@@ -253,20 +288,33 @@ EMAIL_TIMEOUT = 20
 # For a provider's API: EMAIL_BACKEND=anymail.backends.sendgrid.EmailBackend (or postmark, mailgun, …) and its key here.
 ANYMAIL = {
     name: value
-    for name in ("SENDGRID_API_KEY", "SENDGRID_API_URL", "POSTMARK_SERVER_TOKEN", "MAILGUN_API_KEY", "BREVO_API_KEY", "RESEND_API_KEY")
+    for name in (
+        "SENDGRID_API_KEY",
+        "SENDGRID_API_URL",
+        "POSTMARK_SERVER_TOKEN",
+        "MAILGUN_API_KEY",
+        "BREVO_API_KEY",
+        "RESEND_API_KEY",
+    )
     if (value := env.text(name))
 }
 DEFAULT_FROM_EMAIL = env.text("MAIL_FROM", "buttcloud <hello@localhost>")
 if PRODUCTION and DEFAULT_FROM_EMAIL.endswith("@localhost>"):
-    raise ImproperlyConfigured("Production needs MAIL_FROM, the sender of our mails, like buttcloud <hello@pubs.example>.")
+    raise ImproperlyConfigured(
+        "Production needs MAIL_FROM, the sender of our mails, like buttcloud <hello@pubs.example>."
+    )
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 
 # --- Orchestrator --------------------------------------------------------------------------------------------------
 DEPLOYMENT = env.text("DEPLOYMENT", "buttcloud")
 SWARM = env.text("SWARM", "orchestrator.swarm.engine.EngineSwarm")
 MACHINES = env.text("MACHINES", "orchestrator.machines.local.LocalMachines")
-PUB_IMAGE = env.text("PUB_IMAGE") or ((VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else "")
+PUB_IMAGE = env.text("PUB_IMAGE") or (
+    (VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else ""
+)
 PUB_HOST = env.text("PUB_HOST", "127.0.0.1")
+# Invites with an address that only this machine or its network reaches: fine at home, a mistake in production.
+PUB_ALLOW_PRIVATE = env.flag("PUB_ALLOW_PRIVATE", not PRODUCTION)
 PUB_SHS = env.text("PUB_SHS")
 PUB_PORTS = env.text("PUB_PORTS", "24000-28999")
 PUB_MEMORY_GB = 1

@@ -73,8 +73,8 @@ def ask(command_id: UUID) -> None:
     transaction.on_commit(lambda: current_app.send_task("orchestrator.run_command", args=[str(command_id)]))
 
 
-def remember_stats(bot_id: UUID, sample: Stats) -> None:
-    cache.set(f"stats.{bot_id}", sample, STATS_KEPT)
+async def remember_stats(bot_id: UUID, sample: Stats) -> None:
+    await cache.aset(f"stats.{bot_id}", sample, STATS_KEPT)
 
 
 def newest_stats(bot_id: UUID) -> Stats | None:

@@ -1,0 +1,23 @@
+"""This machine as the one hub: nothing is bought, nothing can be destroyed."""
+
+from uuid import UUID
+
+from orchestrator import swarm
+from orchestrator.machines import Machine, MachineError
+from orchestrator.models import Hub
+
+
+class LocalMachines:
+    def list(self) -> list[Machine]:
+        """This machine is always there and bears the mark of whichever hub is its row."""
+        row = Hub.objects.exclude(state=Hub.State.GONE).order_by("id").first()
+        return [Machine(row.token, row.name)] if row else []
+
+    def create(self, token: UUID, name: str) -> None:
+        if token not in (machine.token for machine in self.list()):
+            raise MachineError("This machine is the only hub there is.")
+        here = next(node for node in swarm.connect().look().nodes if node.is_manager_here)
+        swarm.connect().mark_node(here.id, token)
+
+    def destroy(self, token: UUID) -> None:
+        raise MachineError("This machine is the hub: it can't be destroyed from here.")

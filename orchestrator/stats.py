@@ -1,0 +1,80 @@
+"""The broadcaster: one Docker stats stream a pub, however many look, and none when nobody does."""
+
+import asyncio
+import logging
+import time
+from uuid import UUID
+
+from channels.layers import get_channel_layer
+
+from orchestrator import swarm
+from orchestrator.swarm import SwarmError, service_name
+from pubs import live
+
+log = logging.getLogger(__name__)
+
+# Groups of the memory layer forget their members after a day.
+REJOIN_SECONDS = 600
+# Until a stopped pub that somebody looks at is tried again.
+RETRY_SECONDS = 2
+
+
+class Broadcaster:
+    """Hears who looks at which pub and sends its stats to all of them."""
+
+    def __init__(self) -> None:
+        self.until: dict[UUID, float] = {}
+        self.streams: dict[UUID, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        layer = get_channel_layer()
+        assert layer is not None
+        channel = await layer.new_channel()
+        try:
+            while True:
+                await layer.group_add(live.BROADCASTERS, channel)
+                try:
+                    async with asyncio.timeout(REJOIN_SECONDS):
+                        while True:
+                            self.watch(UUID((await layer.receive(channel))["bot"]))
+                except TimeoutError:
+                    continue
+        finally:
+            await layer.group_discard(live.BROADCASTERS, channel)
+            for task in self.streams.values():
+                task.cancel()
+
+    def watch(self, bot_id: UUID) -> None:
+        """Somebody looks at this pub now: its stream goes on for WATCH_SECONDS more."""
+        self.until[bot_id] = time.monotonic() + live.WATCH_SECONDS
+        if bot_id not in self.streams:
+            self.streams[bot_id] = asyncio.create_task(self._stream(bot_id))
+
+    def _is_watched(self, bot_id: UUID) -> bool:
+        return time.monotonic() < self.until[bot_id]
+
+    async def _stream(self, bot_id: UUID) -> None:
+        try:
+            while self._is_watched(bot_id):
+                try:
+                    await self._forward(bot_id)
+                except SwarmError as error:
+                    log.debug("no stats of %s: %s", bot_id, error)
+                await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            del self.streams[bot_id], self.until[bot_id]
+
+    async def _forward(self, bot_id: UUID) -> None:
+        """Pass samples on until the container ends or nobody looks any more."""
+        layer = get_channel_layer()
+        assert layer is not None
+        samples = swarm.connect().stats(service_name(bot_id))
+        try:
+            async for sample in samples:
+                await live.remember_stats(bot_id, sample)
+                await layer.group_send(live.group(bot_id), {"type": "stats", "sample": sample})
+                if not self._is_watched(bot_id):
+                    return
+        finally:
+            await samples.aclose()  # type: ignore[attr-defined]

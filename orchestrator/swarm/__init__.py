@@ -1,0 +1,134 @@
+"""The only room that speaks Docker. It gives and takes the plain values below, never Docker's own dicts.
+
+`connect()` gives the swarm that settings.SWARM names: `engine.EngineSwarm`, the real one, or `memory.MemorySwarm`, its
+twin for a laptop without Docker and for fast tests.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Protocol, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from pubs.live import Stats
+
+
+class SwarmError(Exception):
+    """Something that Docker refused or could not do, in words for the person who can act."""
+
+
+class Unreachable(SwarmError):
+    """An engine did not answer: nothing is known about what runs there."""
+
+
+class NotRunning(SwarmError):
+    """The pub has no running container just now."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine as the swarm's manager sees it."""
+
+    id: str
+    name: str
+    address: str
+    ready: bool
+    memory: int  # bytes
+    hub: UUID | None  # the token of our hub that this node was marked with
+    is_manager_here: bool  # the node whose engine we talk to
+
+
+@dataclass(frozen=True)
+class Service:
+    """A pub service as it is."""
+
+    bot_id: UUID
+    node_id: str
+    digest: str  # of the PubService that it was made from
+    healthy: bool
+    complaint: str = ""  # Docker's words on why it does not run
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The whole actual, read at one moment."""
+
+    at: datetime
+    nodes: tuple[Node, ...]
+    services: tuple[Service, ...]
+
+
+@dataclass(frozen=True)
+class PubService:
+    """A pub service as it should be."""
+
+    bot_id: UUID
+    ssb_id: str
+    node_id: str
+    port: int
+    host: str
+    image: str
+    memory: int  # bytes, both limit and reservation
+    restarts: int
+    network_key: str = ""  # other than Scuttlebutt's own, for tests
+    # Published once, if the pub has no name yet: a new one is no reason to restart it.
+    name: str = field(default="", compare=False)
+
+    @property
+    def digest(self) -> str:
+        """The same for the same service; any change that needs a restart changes it."""
+        values = {key: value for key, value in asdict(self).items() if key != "name"}
+        return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Output:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Swarm(Protocol):
+    """What the orchestrator needs of a swarm. Each deed may be done twice; each may raise SwarmError."""
+
+    def look(self) -> Sight:
+        """All nodes, and the services of our deployment, in a handful of calls however many there are."""
+
+    def mark_node(self, node_id: str, hub: UUID) -> None:
+        """Say in the swarm that this node is our hub."""
+
+    def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
+        """The Scuttlebutt id on the bot's volume; volume and identity are made there if there are none yet."""
+
+    def put_service(self, pub: PubService) -> None:
+        """Create the service, or change it to be so."""
+
+    def remove_service(self, bot_id: UUID) -> None:
+        """Remove the service; its volume stays."""
+
+    def run(self, service: str, argv: list[str], timeout: float) -> Output:
+        """Run a program in the service's container; it is killed after `timeout` seconds (exit code 124 or 137)."""
+
+    def stats(self, service: str) -> AsyncIterator[Stats]:
+        """Docker's stats of the service's container, a sample a second, until the container ends."""
+
+
+def service_name(bot_id: UUID) -> str:
+    """The service's name, which is its volume's too. Being derived, it makes a second create harmless."""
+    return f"{settings.DEPLOYMENT}-pub-{bot_id}"
+
+
+@cache
+def _connect(path: str) -> Swarm:
+    return cast(Swarm, import_string(path)())
+
+
+def connect() -> Swarm:
+    """The swarm that settings chose; safe to share between threads."""
+    return _connect(settings.SWARM)

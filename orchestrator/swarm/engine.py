@@ -1,0 +1,394 @@
+"""The real swarm, through its manager's engine.
+
+What Swarm does and does not was measured; the reasons stand beside the lines that they explain. Requests go through one
+door, `_call`, because docker-py's own Service.update() adds defaults that restart a pub at a change of a label.
+"""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import aiodocker
+import docker
+import docker.errors
+import requests
+from django.conf import settings
+
+from orchestrator.swarm import (
+    NotRunning,
+    Node,
+    Output,
+    PubService,
+    Service,
+    Sight,
+    SwarmError,
+    Unreachable,
+    service_name,
+)
+from pubs.live import Stats
+
+SECOND = 10**9  # Docker counts in nanoseconds
+STOP_SECONDS = 30  # less than 45: swarmkit starts the next task after a minute, stopped or not
+SOCKET = "unix:///var/run/docker.sock"
+
+
+def label(name: str) -> str:
+    return f"buttcloud.{name}"
+
+
+class EngineSwarm:
+    def __init__(self, url: str = "") -> None:
+        self.url = url or os.environ.get("DOCKER_HOST") or SOCKET
+        # A requests session is not made for many threads: each has its own.
+        self._local = threading.local()
+
+    # --- one door ------------------------------------------------------------------------------------------------
+    @property
+    def _api(self) -> docker.APIClient:
+        if not hasattr(self._local, "api"):
+            try:
+                self._local.api = docker.APIClient(base_url=self.url, version="auto", timeout=60)
+            except docker.errors.DockerException as error:
+                raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
+        return self._local.api
+
+    def _call(self, method: str, path: str, body: Any = None, ok: tuple[int, ...] = (), **params: Any) -> Any:
+        """The decoded answer, or None for a status in `ok`, which is good news (there already, gone already)."""
+        api = self._api
+        try:
+            answer = api.request(
+                method, f"{api.base_url}/v{api.api_version}{path}", json=body, params=params, timeout=60
+            )
+        except requests.RequestException as error:
+            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
+        if answer.status_code in ok:
+            return None
+        if not answer.ok:
+            raise SwarmError(_message(answer))
+        return answer.json() if answer.content else None
+
+    def _list(self, path: str, filters: dict[str, list[str]], **params: Any) -> list[dict[str, Any]]:
+        return self._call("GET", path, filters=json.dumps(filters), **params) or []
+
+    # --- observing -----------------------------------------------------------------------------------------------
+    def look(self) -> Sight:
+        here = self._here()
+        ours = {"label": [f"{label('deployment')}={settings.DEPLOYMENT}"]}
+        services = self._list("/services", ours, status="true")
+        complaints = self._complaints([s["Spec"]["Name"] for s in services if not _is_healthy(s)])
+        return Sight(
+            at=datetime.now(UTC),
+            nodes=tuple(_node(node, here) for node in self._list("/nodes", {})),
+            services=tuple(_service(s, complaints.get(s["ID"], "")) for s in services),
+        )
+
+    def _here(self) -> str:
+        info = self._call("GET", "/info")["Swarm"]
+        if not info.get("ControlAvailable"):
+            raise SwarmError(
+                "This Docker engine is no swarm manager: run `docker swarm init` (`make run` does it)."
+            )
+        return info["NodeID"]
+
+    def _complaints(self, names: list[str]) -> dict[str, str]:
+        """Service id → what its newest task says. Asked only for those that do not run."""
+        if not names:
+            return {}
+        newest: dict[str, dict[str, Any]] = {}
+        for task in self._list("/tasks", {"service": names}):
+            if task["CreatedAt"] >= newest.get(task["ServiceID"], task)["CreatedAt"]:
+                newest[task["ServiceID"]] = task
+        return {
+            service: task["Status"].get("Err") or task["Status"]["State"] for service, task in newest.items()
+        }
+
+    # --- doing ---------------------------------------------------------------------------------------------------
+    def mark_node(self, node_id: str, hub: UUID) -> None:
+        node = self._call("GET", f"/nodes/{node_id}")
+        spec = node["Spec"]
+        spec.setdefault("Labels", {})[_hub_label()] = str(hub)
+        self._call("POST", f"/nodes/{node_id}/update", spec, version=node["Version"]["Index"])
+
+    def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
+        self._check_here(node_id)
+        name = service_name(bot_id)
+        self._call("POST", "/volumes/create", {"Name": name, "Labels": _labels(bot_id)})
+        container = f"{name}-init"
+        # One that a killed worker left: the identity is on the volume or not, asking again finds out.
+        self._call("DELETE", f"/containers/{container}", ok=(404,), force="true")
+        self._call("POST", "/containers/create", _init_spec(bot_id, image), name=container)
+        try:
+            self._call("POST", f"/containers/{container}/start")
+            exit_code = self._call("POST", f"/containers/{container}/wait")["StatusCode"]
+            said = self._api.logs(container, stdout=True, stderr=True).decode()
+        except docker.errors.DockerException as error:
+            raise SwarmError(f"The identity could not be made: {error}") from error
+        finally:
+            self._call("DELETE", f"/containers/{container}", ok=(404, 409), force="true")
+        if exit_code:
+            raise SwarmError(f"The identity could not be made (exit code {exit_code}): {said.strip()[-300:]}")
+        return json.loads(said.strip().splitlines()[-1])["id"]
+
+    def put_service(self, pub: PubService) -> None:
+        name = service_name(pub.bot_id)
+        existing = self._call("GET", f"/services/{name}", ok=(404,))
+        if existing is None:
+            # 409: another worker was faster with the same name, and so with the same service.
+            self._call("POST", "/services/create", service_spec(pub), ok=(409,))
+        elif existing["Spec"]["Labels"].get(label("digest")) != pub.digest:
+            if _pinned_to(existing) != pub.node_id:
+                raise SwarmError(
+                    "The service is pinned to another hub than its volume: a person must look at it."
+                )
+            self._call(
+                "POST",
+                f"/services/{existing['ID']}/update",
+                service_spec(pub),
+                version=existing["Version"]["Index"],
+            )
+
+    def remove_service(self, bot_id: UUID) -> None:
+        self._call("DELETE", f"/services/{service_name(bot_id)}", ok=(404,))
+
+    # --- a running pub -------------------------------------------------------------------------------------------
+    def _container(self, service: str) -> str:
+        tasks = self._list("/tasks", {"service": [service], "desired-state": ["running"]})
+        running = [task for task in tasks if task["Status"]["State"] == "running"]
+        if not running:
+            raise NotRunning("The pub is not running just now.")
+        newest = max(running, key=lambda task: task["Status"]["Timestamp"])
+        self._check_here(newest["NodeID"])
+        return newest["Status"]["ContainerStatus"]["ContainerID"]
+
+    def _check_here(self, node_id: str) -> None:
+        """Swarm's manager can neither stream stats nor run programs on another node; only its own engine can."""
+        if node_id != self._here():
+            raise Unreachable("The pub lives on a machine whose engine is not connected.")
+
+    def run(self, service: str, argv: list[str], timeout: float) -> Output:
+        container = self._container(service)
+        # The engine can't end a program that it started with exec, so the limit goes along.
+        limited = ["timeout", "-k", "1", f"{timeout:g}", *argv]
+        try:
+            started = self._api.exec_create(container, limited)["Id"]
+            out, err = self._api.exec_start(started, demux=True)
+            code = self._api.exec_inspect(started)["ExitCode"]
+        except docker.errors.NotFound as error:
+            raise NotRunning("The pub stopped while it was asked.") from error
+        except docker.errors.APIError as error:
+            raise NotRunning(str(error.explanation or error)) from error
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
+        return Output(code, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace"))
+
+    async def stats(self, service: str) -> AsyncIterator[Stats]:
+        container = await asyncio.to_thread(self._container, service)
+        engine = aiodocker.Docker(url=self.url)
+        before: dict[str, Any] | None = None
+        try:
+            seq = 0
+            async for raw in engine.containers.container(container).stats(stream=True):
+                if not raw.get("memory_stats"):
+                    return  # the last words of a container that ended
+                yield _sample(raw, before, seq)
+                before, seq = raw, seq + 1
+        except aiodocker.DockerError as error:
+            raise NotRunning(error.message) from error
+        except (OSError, aiodocker.exceptions.DockerContainerError) as error:
+            raise Unreachable(str(error)) from error
+        finally:
+            await engine.close()
+
+
+# --- Docker's dicts into ours ----------------------------------------------------------------------------------------
+def _message(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError):
+        return f"Docker answered {answer.status_code}: {answer.text[:200]}"
+
+
+def _hub_label() -> str:
+    """Of our deployment, so that several can share an engine."""
+    return label(f"hub.{settings.DEPLOYMENT}")
+
+
+def _node(node: dict[str, Any], here: str) -> Node:
+    mark = (node["Spec"].get("Labels") or {}).get(_hub_label())
+    return Node(
+        id=node["ID"],
+        name=node["Description"]["Hostname"],
+        address=node["Status"].get("Addr", ""),
+        ready=node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active",
+        memory=node["Description"]["Resources"]["MemoryBytes"],
+        hub=UUID(mark) if mark else None,
+        is_manager_here=node["ID"] == here,
+    )
+
+
+def _is_healthy(service: dict[str, Any]) -> bool:
+    # With a health check Swarm counts a task as running only once it is healthy.
+    return service["ServiceStatus"]["RunningTasks"] >= 1
+
+
+def _pinned_to(service: dict[str, Any]) -> str:
+    constraints = service["Spec"]["TaskTemplate"]["Placement"]["Constraints"]
+    return constraints[0].removeprefix("node.id==")
+
+
+def _service(service: dict[str, Any], complaint: str) -> Service:
+    labels = service["Spec"]["Labels"]
+    return Service(
+        bot_id=UUID(labels[label("bot")]),
+        node_id=_pinned_to(service),
+        digest=labels.get(label("digest"), ""),
+        healthy=_is_healthy(service),
+        complaint=complaint,
+    )
+
+
+def _sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Stats:
+    """The figures of `docker stats`, on cgroup v1 and v2."""
+    memory = raw["memory_stats"]
+    details = memory.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    totals, earlier = _totals(raw), _totals(before) if before else None
+    seconds = _seconds_between(before, raw) if before else 0
+    rates = {
+        f"{name}_rate": max(0.0, (totals[total] - earlier[total]) / seconds)
+        if earlier and seconds > 0
+        else 0.0
+        for name, total in (
+            ("rx", "net_rx"),
+            ("tx", "net_tx"),
+            ("read", "disk_read"),
+            ("write", "disk_write"),
+        )
+    }
+    return Stats(  # type: ignore[typeddict-item]
+        at=raw["read"],
+        seq=seq,
+        cpu=_cpu(raw),
+        memory=max(0, memory.get("usage", 0) - cache),
+        memory_limit=memory.get("limit", 0),
+        pids=(raw.get("pids_stats") or {}).get("current", 0),
+        **totals,
+        **rates,
+    )
+
+
+def _totals(raw: dict[str, Any]) -> dict[str, int]:
+    networks = (raw.get("networks") or {}).values()
+    disk = (raw.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
+    return {
+        "net_rx": sum(network["rx_bytes"] for network in networks),
+        "net_tx": sum(network["tx_bytes"] for network in networks),
+        "disk_read": sum(entry["value"] for entry in disk if entry["op"].lower() == "read"),
+        "disk_write": sum(entry["value"] for entry in disk if entry["op"].lower() == "write"),
+    }
+
+
+def _cpu(raw: dict[str, Any]) -> float:
+    """Percent of one core, over the last second. The first sample has nothing before it: 0."""
+    now, then = raw["cpu_stats"], raw["precpu_stats"]
+    if "system_cpu_usage" not in then or "system_cpu_usage" not in now:
+        return 0.0
+    used = now["cpu_usage"]["total_usage"] - then["cpu_usage"]["total_usage"]
+    passed = now["system_cpu_usage"] - then["system_cpu_usage"]
+    cores = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or [0])
+    return round(used / passed * cores * 100, 2) if passed > 0 else 0.0
+
+
+def _seconds_between(before: dict[str, Any], now: dict[str, Any]) -> float:
+    return (_time(now["read"]) - _time(before["read"])).total_seconds()
+
+
+def _time(written: str) -> datetime:
+    # Docker writes nanoseconds and leaves out zeros at the end.
+    return datetime.fromisoformat(f"{written[:19]}.{written[20:].rstrip('Z').ljust(6, '0')[:6]}+00:00")
+
+
+# --- ours into Docker's ----------------------------------------------------------------------------------------------
+def _labels(bot_id: UUID) -> dict[str, str]:
+    return {label("deployment"): settings.DEPLOYMENT, label("bot"): str(bot_id)}
+
+
+def _init_spec(bot_id: UUID, image: str) -> dict[str, Any]:
+    """A container that makes the identity on the volume, prints it and ends: nothing with this identity runs yet."""
+    return {
+        "Image": image,
+        "Cmd": ["init"],
+        "Labels": _labels(bot_id),
+        "HostConfig": {
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Mounts": [{"Type": "volume", "Source": service_name(bot_id), "Target": "/data"}],
+            "Tmpfs": {"/tmp": ""},
+        },
+    }
+
+
+def service_spec(pub: PubService) -> dict[str, Any]:
+    """The pub service in Docker's words: one copy, ever, on the hub that has its volume."""
+    environment = {
+        "PUB_ID": pub.ssb_id,
+        "PUB_HOST": pub.host,
+        "PUB_EXTERNAL_PORT": pub.port,
+        "PUB_NAME": pub.name,
+        "PUB_SHS": pub.network_key,
+        # On one machine the address may be a private one, and then it must be usable in invites.
+        "PUB_ALLOW_PRIVATE": "1" if settings.PUB_ALLOW_PRIVATE else "",
+    }
+    return {
+        "Name": service_name(pub.bot_id),
+        "Labels": {**_labels(pub.bot_id), label("digest"): pub.digest},
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": pub.image,
+                "Labels": _labels(pub.bot_id),
+                "Env": [f"{name}={value}" for name, value in environment.items() if value],
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "Source": service_name(pub.bot_id),
+                        "Target": "/data",
+                        "VolumeOptions": {"Labels": _labels(pub.bot_id)},
+                    },
+                    {"Type": "tmpfs", "Target": "/tmp"},
+                ],
+                "ReadOnly": True,
+                "User": "1000:1000",
+                "CapabilityDrop": ["ALL"],
+                # Engines before 25 know no such privilege of a service and ignore it; with all capabilities dropped
+                # and no setuid file that the pub's user could gain from, little is left to it.
+                "Privileges": {"NoNewPrivileges": True},
+                "StopGracePeriod": STOP_SECONDS * SECOND,
+            },
+            "Resources": {
+                "Limits": {"MemoryBytes": pub.memory, "Pids": 200},
+                "Reservations": {"MemoryBytes": pub.memory},
+            },
+            # The identity must never start where its volume is not.
+            "Placement": {"Constraints": [f"node.id=={pub.node_id}"]},
+            "RestartPolicy": {"Condition": "any", "Delay": 5 * SECOND},
+            "LogDriver": {"Name": "json-file", "Options": {"max-size": "5m", "max-file": "2"}},
+            "ForceUpdate": pub.restarts,
+        },
+        # Never start-first: two servers with one identity fork its feed.
+        "UpdateConfig": {"Parallelism": 1, "Order": "stop-first", "FailureAction": "pause"},
+        # A host-mode port keeps a second copy off the node, and does not end at 128 as the routing mesh does.
+        "EndpointSpec": {
+            "Mode": "dnsrr",
+            "Ports": [
+                {"Protocol": "tcp", "TargetPort": 8008, "PublishedPort": pub.port, "PublishMode": "host"}
+            ],
+        },
+    }
