@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ('html', models.TextField(blank=True)),
                 ('forget', models.BooleanField(default=False, help_text='its text is deleted once it is sent')),
                 ('created', models.DateTimeField(auto_now_add=True)),
-                ('claimed_until', models.DateTimeField(blank=True, help_text='a worker is sending it until then at most', null=True)),
+                ('claimed_until', models.DateTimeField(blank=True, help_text='nobody sends it before: a worker has it, or it waits for its next try', null=True)),
                 ('tries', models.PositiveSmallIntegerField(default=0)),
                 ('error', models.CharField(blank=True, max_length=500)),
                 ('sent_at', models.DateTimeField(blank=True, null=True)),

@@ -1,0 +1,53 @@
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from mailer import jobs
+from mailer.models import TRIES_MAX, Message
+
+
+class SentFilter(admin.SimpleListFilter):
+    title = "sent"
+    parameter_name = "sent"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "sent"), ("no", "unsent"), ("given_up", "given up")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
+        match self.value():
+            case "yes":
+                return queryset.exclude(sent_at=None)
+            case "no":
+                return queryset.filter(sent_at=None)
+            case "given_up":
+                return queryset.filter(sent_at=None, tries__gte=TRIES_MAX)
+        return queryset
+
+
+@admin.register(Message)
+class MessageAdmin(admin.ModelAdmin):
+    list_display = ["to", "subject", "created", "sent_at", "tries", "error"]
+    list_filter = [SentFilter, "created"]
+    search_fields = ["to", "subject", "key"]
+    date_hierarchy = "created"
+    fields = ["to", "subject", "key", "created", "sent_at", "tries", "claimed_until", "error", "body"]
+    readonly_fields = fields
+    actions = ["send_again"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    @admin.display(description="text")
+    def body(self, message: Message) -> str:
+        # Whoever reads a sign-in code before its owner does can sign in as the owner.
+        return "Hidden, since it holds a code." if message.forget else message.text
+
+    @admin.action(description="Send again what was not sent", permissions=["change"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
+        unsent = list(queryset.filter(sent_at=None).exclude(text="").values_list("pk", flat=True))
+        Message.objects.filter(pk__in=unsent, sent_at=None).update(tries=0, claimed_until=None, error="")
+        for message_id in unsent:
+            jobs.send.delay(message_id)
+        self.message_user(request, f"{len(unsent)} queued.", messages.SUCCESS)

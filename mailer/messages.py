@@ -1,0 +1,83 @@
+"""What we write to people: one function and one folder of templates a message.
+
+Each takes plain values and a key. The key names the cause: the same key again is the same mail, which is written once.
+Addresses of pages (`url`) are absolute. Names may hold any script; an empty `name` makes a greeting without one.
+"""
+
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+from celery import current_app
+from django.db import transaction
+from django.template import Context
+from django.template.loader import get_template, render_to_string
+
+from mailer.models import Message
+
+SUBJECT_MAX = 200
+
+
+def welcome(*, key: str, to: str, name: str, url: str) -> None:
+    """The address is confirmed; `url` is where the first pub is named."""
+    _write("welcome", key, to, name=name, url=url)
+
+
+def pub_is_up(*, key: str, to: str, name: str = "", pub_name: str, url: str, address: str = "") -> None:
+    """The pub answers, for the first time or again. `address` is the host:port that peers reach."""
+    _write("pub_is_up", key, to, name=name, pub_name=pub_name, url=url, address=address)
+
+
+def pub_is_down(*, key: str, to: str, name: str = "", pub_name: str, url: str, since: datetime, reason: str = "") -> None:
+    """The pub no longer answers though it should. `reason` is in words for its owner."""
+    _write("pub_is_down", key, to, name=name, pub_name=pub_name, url=url, since=since, reason=reason)
+
+
+def payment_failed(
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime | None = None
+) -> None:
+    """The card was declined at a renewal. `until` is how long the pub runs on all the same, where that is known."""
+    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, until=until)
+
+
+def subscription_ended(
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime | None = None
+) -> None:
+    """Nothing is paid any more and the pub is stopped. `kept_until` is the end of its data, where that is known."""
+    _write("subscription_ended", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until)
+
+
+def post(*, key: str, to: str, subject: str, text: str, html: str = "", forget: bool = False) -> None:
+    """Put a mail into the outbox and have it sent after commit; a key that is known already changes nothing."""
+    body = {"to": to, "subject": one_line(subject), "text": text, "html": html, "forget": forget}
+    message, is_new = Message.objects.get_or_create(key=key, defaults=body)
+    if is_new:
+        # Robust: with the broker away the mail waits for the sweep, and the page of its sender is none the worse.
+        transaction.on_commit(lambda: _queue(message.pk), robust=True)
+
+
+def plain(template: str, values: dict[str, Any]) -> str:
+    """A template as plain text: Django would write `&amp;` for `&` there too."""
+    return get_template(template).template.render(Context(values, autoescape=False)).strip()  # type: ignore[attr-defined]
+
+
+def one_line(subject: str) -> str:
+    """A subject that no name can break into a second header, at most 200 characters long."""
+    printable = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in subject)
+    line = " ".join(printable.split())
+    return line if len(line) <= SUBJECT_MAX else line[: SUBJECT_MAX - 1] + "…"
+
+
+def _write(message: str, key: str, to: str, **values: Any) -> None:
+    folder = f"mailer/{message}"
+    post(
+        key=key,
+        to=to,
+        subject=plain(f"{folder}/subject.txt", values),
+        text=plain(f"{folder}/body.txt", values) + "\n",
+        html=render_to_string(f"{folder}/body.html", values),
+    )
+
+
+def _queue(message_id: int) -> None:
+    current_app.send_task("mailer.send", args=[message_id])
