@@ -1,0 +1,82 @@
+"""To Stripe's pages and back. The look-up is the permission; what was paid is read from Stripe, never from the link."""
+
+from collections.abc import Callable
+from functools import wraps
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, redirect
+from django.views.decorators.http import require_GET, require_POST
+
+from accounts.models import User
+from billing import gateway, paid
+from billing.gateway import PaymentTrouble
+from pubs.models import Bot
+
+type BotView = Callable[[HttpRequest, Bot], HttpResponse]
+
+ALREADY_PAID = "This pub has a subscription already. Card and cancellation are behind “Manage payment”."
+THANKS = "Thank you! Your pub is paid and starts now."
+WAITING = "We wait for your payment to be confirmed. This page shows it as soon as it is."
+
+
+class NotNeeded(Exception):
+    """The pub has its subscription: another one would charge its owner twice. The message is for people."""
+
+
+def start_checkout(bot: Bot) -> str:
+    """The address of the payment page. Raises NotNeeded or PaymentTrouble, whose words are for people."""
+    # A payment in another tab may be seconds old, and its event on the way: Stripe knows, our row may not.
+    paid.look(bot.pk)
+    bot.refresh_from_db()
+    if not paid.may_check_out(bot):
+        raise NotNeeded(ALREADY_PAID)
+    return gateway.open_checkout(bot)
+
+
+def _own_pub(view: BotView) -> Callable[[HttpRequest, UUID], HttpResponse]:
+    """Sign-in, the visitor's own pub or 404, and payment trouble as a message on the pub's page."""
+
+    @login_required
+    @wraps(view)
+    def with_bot(request: HttpRequest, pk: UUID) -> HttpResponse:
+        assert isinstance(request.user, User)
+        bot = get_object_or_404(request.user.bots.alive(), pk=pk)
+        try:
+            return view(request, bot)
+        except (PaymentTrouble, NotNeeded) as trouble:
+            messages.error(request, str(trouble))
+            return redirect(bot)
+
+    return with_bot
+
+
+@require_POST
+@_own_pub
+def checkout(request: HttpRequest, bot: Bot) -> HttpResponse:
+    # 303: the browser fetches the payment page and forgets the form, so that going back sends nothing again.
+    return HttpResponseRedirect(start_checkout(bot), status=303)
+
+
+@require_GET
+@_own_pub
+def come_back(request: HttpRequest, bot: Bot) -> HttpResponse:
+    """Back from the payment page. Looks itself, so that a lost webhook strands nobody."""
+    session = gateway.read_checkout(request.GET.get("session_id", "")[:255])
+    if session is None or session.bot_id != bot.pk:
+        return redirect(bot)
+    paid.look(bot.pk)
+    bot.refresh_from_db()
+    if bot.paid:
+        messages.success(request, THANKS)
+    else:
+        messages.info(request, WAITING)
+    return redirect(bot)
+
+
+@require_POST
+@_own_pub
+def portal(request: HttpRequest, bot: Bot) -> HttpResponse:
+    return HttpResponseRedirect(gateway.open_portal(bot.owner, bot), status=303)
