@@ -1,7 +1,5 @@
 """Staff's view of the machines, and of who lives where. The orchestrator writes all of it."""
 
-from typing import TYPE_CHECKING
-
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
@@ -9,14 +7,9 @@ from django.http import HttpRequest
 from orchestrator.models import Hub, Placement
 from pubs.admin import LookOnly
 
-if TYPE_CHECKING:
-    HubAdminBase = admin.ModelAdmin[Hub]
-else:
-    HubAdminBase = admin.ModelAdmin
-
 
 @admin.register(Hub)
-class HubAdmin(LookOnly, HubAdminBase):
+class HubAdmin(LookOnly, admin.ModelAdmin):
     list_display = ["name", "state", "places", "taken", "node_id", "address", "seen_at", "reason"]
     list_filter = ["state"]
     search_fields = ["name", "node_id", "address", "token__startswith"]

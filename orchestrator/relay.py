@@ -1,7 +1,7 @@
 """A command from its row into a pub, and the answer back into the row.
 
-At most once: whoever sets queued to running may run it, and nobody else ever does. What is left behind by a worker that
-died is found by `sweep`, and never run a second time, since most commands are not safe to repeat.
+At most once: whoever sets queued to running may run it, and nobody else ever does. What is left behind by a
+worker that died is found by `sweep`, and never run a second time: most commands are not safe to repeat.
 """
 
 import json
@@ -33,7 +33,7 @@ OURS = f"Something went wrong on our side, and we were told. {LOOK_FIRST}"
 NEVER_RAN = "This never ran: no worker had time for it within five minutes. Ask again."
 LOST = "The worker that ran this was lost. It may have happened: look before you run it again."
 
-# A pub's error codes (pub_image/src): what became of the command, and what to tell the owner. {} is the pub's own word.
+# A pub's error codes (pub_image/src): what became of the command, and what to tell the owner in its own words {}.
 ANSWERS: dict[str, tuple[State, str]] = {
     "BAD_ARGS": (State.REFUSED, "Your pub refused this: {}."),
     "BAD_JSON": (State.REFUSED, "Your pub refused this: {}."),
@@ -49,7 +49,7 @@ ANSWERS: dict[str, tuple[State, str]] = {
     ),
     "RESTORING": (
         State.REFUSED,
-        "Your pub is getting its own messages back from other people, and says nothing new until it has them. "
+        "Your pub is getting its own messages back from other people, and says nothing new before. "
         "Try again in a few minutes.",
     ),
     "UNHEALTHY": (State.FAILED, "Your pub is not well just now. Try again in a minute."),
@@ -117,16 +117,15 @@ def _read(output: swarm.Output) -> Outcome:
 
 
 def _too_long(output: swarm.Output) -> Outcome:
-    notice = f"The answer was too long to keep: {len(output.stdout) // 1024} kB, where {RESULT_MAX // 1024} kB fit."
+    size = f"{len(output.stdout) // 1024} kB, where {RESULT_MAX // 1024} kB fit"
+    notice = f"The answer was too long to keep: {size}."
     if output.exit_code == 0:
         return Outcome(State.DONE, result={"notice": notice})
     return Outcome(State.FAILED, error=f"{notice} {LOOK_FIRST}")
 
 
 def _unreadable(output: swarm.Output) -> Outcome:
-    log.warning(
-        "Unreadable answer, exit code %s: %.200r %.200r", output.exit_code, output.stdout, output.stderr
-    )
+    log.warning("Unreadable answer, exit code %s: %.200r %.200r", output.exit_code, output.stdout, output.stderr)
     if output.exit_code in EXITS:
         return _answer(EXITS[output.exit_code])
     return Outcome(State.FAILED, error=f"Your pub gave an answer that we cannot read. {LOOK_FIRST}")
@@ -138,7 +137,7 @@ def _answer(code: str, message: str = "no reason given") -> Outcome:
 
 
 def _printable(value: Any) -> Any:
-    """The same without what neither Postgres nor a page can take: zero bytes and halves of surrogate pairs."""
+    """The same without what Postgres or a page can't take: zero bytes and halves of surrogate pairs."""
     match value:
         case str():
             return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
@@ -158,7 +157,7 @@ def _finish(command: Command, outcome: Outcome) -> None:
 
 
 def sweep(now: datetime | None = None) -> None:
-    """Ask again for what still waits, and close what waited or ran too long. Three queries, however much there is."""
+    """Ask again for what still waits, and close what waited or ran too long. Three queries at most."""
     now = now or timezone.now()
     unfinished = Command.objects.filter(state__in=(State.QUEUED, State.RUNNING), created__lt=now - ASK_AGAIN)
     commands = list(unfinished.order_by("created").only("bot_id", "name", "state", "created", "started"))

@@ -1,7 +1,7 @@
 """What can be asked of a pub: the one source for the page, the API and the terminal.
 
-Nothing from outside reaches a pub but what stands here: an entry's own command word and the arguments that its form
-let through, as one JSON text in an argument vector. The pub checks them again (`pub_image/src/commands.js`).
+Nothing from outside reaches a pub but what stands here: an entry's own command word and the arguments that its
+form let through, as one JSON text in an argument vector. The pub checks them again.
 """
 
 import json
@@ -18,7 +18,6 @@ from django.db import transaction
 
 from accounts.models import User
 
-from . import live
 from .models import NAME_MAX, Bot, Command, check_name
 
 QUEUE_MAX = 20  # unfinished commands a bot: more is a script gone wild
@@ -33,7 +32,7 @@ feed_id = RegexValidator(
 
 
 def no_control_characters(value: str) -> None:
-    """Refuse what cannot be seen or breaks a line; half a surrogate pair would break the pub's feed for ever."""
+    """Refuse what can't be seen or breaks a line; half a surrogate pair would break a feed for ever."""
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
         raise ValidationError("This has control characters or line breaks in it. Take them out, please.")
 
@@ -145,7 +144,7 @@ class Entry:
     limit_seconds: int = PATIENCE
 
     def page_form(self, post: Mapping[str, Any] | None = None) -> forms.Form:
-        """The form for a page. Its fields are called `<entry>-<field>`, so that many of them fit on one page."""
+        """The form for a page. Its fields are called `<entry>-<field>`, so that many fit on one page."""
         return self.form(post, prefix=self.name)
 
     def page_args(self, post: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +166,7 @@ CATALOGUE: dict[str, Entry] = {
         Entry(
             "create_invite",
             "Create invite",
-            "Make a code with which people join your pub. Whoever uses it is followed by your pub, for all to see.",
+            "Make a code with which people join your pub. Your pub follows whoever uses it, for all to see.",
             "invite.create",
             CreateInvite,
         ),
@@ -233,12 +232,12 @@ CATALOGUE: dict[str, Entry] = {
 def checked(name: str, data: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
     """The entry and its clean arguments, without the empty ones.
 
-    Raises ValidationError with a `message_dict` of field → messages; "__all__" is what concerns no single field.
+    Raises ValidationError with a `message_dict` of field → messages; "__all__" concerns no single field.
     """
     entry = CATALOGUE.get(name)
     if entry is None:
         raise ValidationError({"__all__": f"A pub knows no such command. It knows {', '.join(CATALOGUE)}."})
-    errors = {key: message for key, value in data.items() if (message := _odd(entry, key, value))}
+    errors = _odd_fields(entry, data)
     form = entry.form({key: value for key, value in data.items() if key not in errors})
     if errors or not form.is_valid():
         # What was odd is told first: that the field is then missing is only its shadow.
@@ -246,23 +245,27 @@ def checked(name: str, data: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
     return entry, {key: value for key, value in form.cleaned_data.items() if value not in (None, "")}
 
 
-def _odd(entry: Entry, key: str, value: Any) -> str:
-    """What is wrong with a field before its form looks at it, or an empty string."""
-    if key not in entry.form.base_fields:
-        fields = ", ".join(entry.form.base_fields) or "none"
-        return f"“{entry.title}” has no such field. Its fields: {fields}."
-    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
-        return "Give a text or a whole number."
-    return ""
+def _odd_fields(entry: Entry, data: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong before a form may look: it would pass over unknown fields, and make texts of lists."""
+    known = entry.form.base_fields
+    errors = {
+        key: "Give a text or a whole number."
+        for key, value in data.items()
+        if key in known and (isinstance(value, bool) or not isinstance(value, str | int | None))
+    }
+    if unknown := [key for key in data if key not in known]:
+        fields = f"Its fields: {', '.join(known)}." if known else "It has none."
+        errors["__all__"] = f"“{entry.title}” has no field {unknown[0][:40]!a}. {fields}"
+    return errors
 
 
 def argument_vector(entry: Entry, args: Mapping[str, Any]) -> list[str]:
-    """The command as pubctl takes it. It begins with { and is one argument: no shell and no option can hide in it."""
+    """The command as pubctl takes it: the arguments are one JSON text, in which no option can hide."""
     return ["pubctl", entry.command, json.dumps(dict(args))]
 
 
 def ask(bot: Bot, by: User | None, name: str, data: Mapping[str, Any]) -> Command:
-    """Write down what is asked of a bot; a worker runs it after commit. Raises ValidationError like `checked`."""
+    """Write down what is asked; a worker runs it after commit. Raises ValidationError like `checked`."""
     entry, args = checked(name, data)
     with transaction.atomic():
         # The bot's row is the turnstile: two who ask at once are counted one after the other.
@@ -270,6 +273,4 @@ def ask(bot: Bot, by: User | None, name: str, data: Mapping[str, Any]) -> Comman
         unfinished = bot.commands.filter(state__in=(Command.State.QUEUED, Command.State.RUNNING)).count()
         if unfinished >= QUEUE_MAX:
             raise ValidationError({"__all__": f"{unfinished} commands still wait for this pub. Try again in a minute."})
-        command = Command.objects.create(bot=bot, by=by, name=entry.name, args=args)
-        live.ask(command.pk)
-    return command
+        return bot.ask(by, entry.name, args)

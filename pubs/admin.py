@@ -1,0 +1,240 @@
+"""Staff's control room: all pubs at a glance, and the few deeds that staff do for an owner.
+
+Nothing is edited by hand: each column has its one writer, and a saved form would write over all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.forms import BaseInlineFormSet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from . import live
+from .models import Bot, BotQuerySet, Command, StatusChange
+
+NEWEST = 10
+STRIPE = "https://api.stripe.com"
+
+
+class LookOnly:
+    """What staff may see and nobody may change by hand."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class Newest(BaseInlineFormSet):
+    """The newest few rows of what may be a long history."""
+
+    def get_queryset(self) -> QuerySet[Any]:
+        if not hasattr(self, "_newest"):
+            self._newest = super().get_queryset()[:NEWEST]
+        return self._newest
+
+
+class NewestInline(LookOnly, admin.TabularInline):
+    formset = Newest
+    extra = 0
+    show_change_link = True
+
+
+class StatusChangeInline(NewestInline):
+    model = StatusChange
+    fields = ["at", "old", "new", "reason"]
+    verbose_name_plural = f"last {NEWEST} status changes"
+
+
+class CommandInline(NewestInline):
+    model = Command
+    fields = ["created", "by", "name", "args", "state", "error", "finished"]
+    verbose_name_plural = f"last {NEWEST} commands"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("by")
+
+
+class YesNoFilter(admin.SimpleListFilter):
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
+        return [("yes", "Yes"), ("no", "No")]
+
+    def those(self) -> BotQuerySet:
+        """The bots that "yes" means."""
+        raise NotImplementedError
+
+    def queryset(self, request: HttpRequest, bots: QuerySet[Bot]) -> QuerySet[Bot]:
+        match self.value():
+            case "yes":
+                return bots.filter(pk__in=self.those().values("pk"))
+            case "no":
+                return bots.exclude(pk__in=self.those().values("pk"))
+        return bots
+
+
+class WantedFilter(YesNoFilter):
+    title = "wanted"
+    parameter_name = "wanted"
+
+    def those(self) -> BotQuerySet:
+        return Bot.objects.wanted()
+
+
+class DeletedFilter(YesNoFilter):
+    title = "deleted"
+    parameter_name = "deleted"
+
+    def those(self) -> BotQuerySet:
+        return Bot.objects.exclude(deleted_at=None)
+
+
+@admin.register(Bot)
+class BotAdmin(LookOnly, admin.ModelAdmin):
+    list_display = [
+        "name",
+        "owner_link",
+        "status",
+        "wanted",
+        "hub",
+        "port",
+        "paid",
+        "paid_status",
+        "paid_until",
+        "seen_at",
+        "reason",
+    ]
+    # The placement is the orchestrator's; from here it is only the other end of its key.
+    list_select_related = ["owner", "placement__hub"]
+    list_filter = ["status", "paid", "switched_on", WantedFilter, DeletedFilter]
+    search_fields = ["name", "owner__email", "ssb_id", "id__startswith", "address", "subscription_id"]
+    show_full_result_count = False
+    actions = ["look_again", "start", "stop", "restart"]
+    inlines = [StatusChangeInline, CommandInline]
+    fieldsets = [
+        (None, {"fields": ["name", "id", "owner_link", "created", "deleted_at"]}),
+        ("Wish", {"fields": ["wanted", "switched_on", "restarts"]}),
+        (
+            "Money",
+            {
+                "fields": [
+                    "paid",
+                    "paid_status",
+                    "paid_until",
+                    "paid_ends",
+                    "paid_seen_at",
+                    "subscription_id",
+                    "stripe",
+                ]
+            },
+        ),
+        (
+            "Seen",
+            {
+                "fields": [
+                    "status",
+                    "changed_at",
+                    "seen_at",
+                    "reason",
+                    "address",
+                    "ssb_id",
+                    "told",
+                    "hub",
+                    "port",
+                ]
+            },
+        ),
+    ]
+
+    def has_deed_permission(self, request: HttpRequest) -> bool:
+        """The actions ask for the right to change a pub, although its form is read-only."""
+        return request.user.has_perm("pubs.change_bot")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Bot]:
+        return super().get_queryset(request).select_related(*self.list_select_related)
+
+    @admin.display(description="owner", ordering="owner__email")
+    def owner_link(self, bot: Bot) -> SafeString:
+        return format_html('<a href="{}">{}</a>', reverse("admin:accounts_user_change", args=[bot.owner_id]), bot.owner)
+
+    @admin.display(boolean=True)
+    def wanted(self, bot: Bot) -> bool:
+        return bot.is_wanted
+
+    @admin.display(ordering="placement__hub__name")
+    def hub(self, bot: Bot) -> Any:
+        placement = getattr(bot, "placement", None)
+        return placement and placement.hub
+
+    @admin.display(ordering="placement__port")
+    def port(self, bot: Bot) -> int | None:
+        return getattr(getattr(bot, "placement", None), "port", None)
+
+    @admin.display(description="Stripe")
+    def stripe(self, bot: Bot) -> SafeString:
+        return format_html_join(" · ", '<a href="{}">{}</a>', stripe_links(bot))
+
+    def do(self, request: HttpRequest, bots: QuerySet[Bot], deed: Callable[[Bot], None], word: str) -> None:
+        alive = [bot for bot in bots if bot.deleted_at is None]
+        for bot in alive:
+            deed(bot)
+        self.message_user(request, f"{word}: {len(alive)} of {len(bots)} pubs.")
+
+    @admin.action(description="Look again now", permissions=["deed"])
+    def look_again(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
+        live.nudge()
+        self.message_user(request, "The orchestrator looks at all pubs now. Come back in a few seconds.")
+
+    @admin.action(description="Switch on", permissions=["deed"])
+    def start(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
+        self.do(request, bots, Bot.start, "Switched on")
+
+    @admin.action(description="Switch off", permissions=["deed"])
+    def stop(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
+        self.do(request, bots, Bot.stop, "Switched off")
+
+    @admin.action(description="Restart", permissions=["deed"])
+    def restart(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
+        self.do(request, bots, Bot.restart, "Asked to restart")
+
+
+def stripe_links(bot: Bot) -> list[tuple[str, str]]:
+    """Address and word of each page about this bot's money: dj-stripe's mirror, Stripe's own dashboard."""
+    customers = reverse("admin:djstripe_customer_changelist")
+    links = [(f"{customers}?{urlencode({'subscriber__id__exact': bot.owner_id})}", "customer")]
+    if bot.subscription_id:
+        # By Stripe's own id: the mirror's key is dj-stripe's affair.
+        page = reverse("admin:djstripe_subscription_change", args=[bot.subscription_id])
+        links.append((f"{page}?_to_field=id", "subscription"))
+        if settings.STRIPE_API_HOST == STRIPE:
+            dashboard = "https://dashboard.stripe.com/" + ("" if settings.STRIPE_LIVE_MODE else "test/")
+            links.append((f"{dashboard}subscriptions/{bot.subscription_id}", "Stripe's dashboard"))
+    return links
+
+
+@admin.register(StatusChange)
+class StatusChangeAdmin(LookOnly, admin.ModelAdmin):
+    list_display = ["at", "bot", "old", "new", "reason"]
+    list_select_related = ["bot"]
+    list_filter = ["new", "at"]
+    search_fields = ["bot__name", "bot__owner__email", "bot__id__startswith"]
+    show_full_result_count = False
+
+
+@admin.register(Command)
+class CommandAdmin(LookOnly, admin.ModelAdmin):
+    list_display = ["created", "bot", "by", "name", "state", "error", "started", "finished"]
+    list_select_related = ["bot", "by"]
+    list_filter = ["state", "name", "created"]
+    search_fields = ["id__startswith", "bot__name", "bot__owner__email", "bot__id__startswith", "by__email"]
+    show_full_result_count = False
