@@ -9,6 +9,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
+from knox.models import AuthToken
 
 from accounts.models import User
 
@@ -77,7 +78,7 @@ class TokenForm(forms.Form):
         self.user = user
 
     def clean(self) -> dict[str, Any]:
-        if self.user.auth_token_set.count() >= TOKENS_MAX:
+        if AuthToken.objects.filter(user=self.user).count() >= TOKENS_MAX:
             raise ValidationError(f"You have {TOKENS_MAX} tokens, which is as many as can be. Revoke one first.")
         return self.cleaned_data
 

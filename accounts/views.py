@@ -54,7 +54,7 @@ def make_token(request: SignedInRequest) -> HttpResponse:
 @require_POST
 @login_required
 def revoke_token(request: SignedInRequest, key: str) -> HttpResponse:
-    deleted, _ = request.user.auth_token_set.filter(token_key=key).delete()
+    deleted, _ = AuthToken.objects.filter(user=request.user, token_key=key).delete()
     if not deleted:
         raise Http404
     messages.success(request, "The token is revoked. Programs that use it are locked out from now on.")
@@ -65,7 +65,7 @@ def _home(request: SignedInRequest, name_form: NameForm, token_form: TokenForm) 
     shown = {
         "name_form": name_form,
         "token_form": token_form,
-        "tokens": request.user.auth_token_set.order_by("-created"),
+        "tokens": AuthToken.objects.filter(user=request.user).order_by("-created"),
         "now": timezone.now(),
     }
     return render(request, "accounts/home.html", shown)

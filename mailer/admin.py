@@ -32,8 +32,7 @@ class MessageAdmin(admin.ModelAdmin):
     list_filter = [SentFilter, "created"]
     search_fields = ["to", "subject", "key"]
     date_hierarchy = "created"
-    fields = ["to", "subject", "key", "created", "sent_at", "tries", "claimed_until", "error", "body"]
-    readonly_fields = fields
+    fields = readonly_fields = ("to", "subject", "key", "created", "sent_at", "tries", "claimed_until", "error", "body")
     actions = ["send_again"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -29,7 +29,10 @@ MAIL_ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 PAGE_CSP = "default-src 'none'; style-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'"
 # A mail's own page runs no script, loads nothing from outside and counts as a foreign origin.
-MAIL_CSP = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+MAIL_CSP = (
+    "sandbox allow-popups allow-popups-to-escape-sandbox; "
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
+)
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -137,9 +140,12 @@ def _answer(folder: Path, scope: Scope) -> Answer:
         case ["style.css"]:
             return Answer(HTTPStatus.OK, "text/css", render_to_string("mailer/catcher/style.css").encode())
         case ["api", "mails"]:
-            return Answer(HTTPStatus.OK, "application/json", json.dumps([_listed(mail) for mail in newest(folder)]).encode())
-        case ["mails", mail_id, *rest] if rest in ([], ["html"]) and (mail := read(folder, mail_id)):
-            return Answer(HTTPStatus.OK, "text/html", mail.html.encode(), MAIL_CSP) if rest else _page("mail.html", mail=mail)
+            listed = [_listed(mail) for mail in newest(folder)]
+            return Answer(HTTPStatus.OK, "application/json", json.dumps(listed).encode())
+        case ["mails", mail_id] if mail := read(folder, mail_id):
+            return _page("mail.html", mail=mail)
+        case ["mails", mail_id, "html"] if mail := read(folder, mail_id):
+            return Answer(HTTPStatus.OK, "text/html", mail.html.encode(), MAIL_CSP)
     return _sentence(HTTPStatus.NOT_FOUND, "There is no such mail.")
 
 

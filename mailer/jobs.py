@@ -53,7 +53,7 @@ def sweep() -> None:
     now = timezone.now()
     _forget_late_codes(now)
     for message_id in Message.objects.due(now).order_by("created").values_list("pk", flat=True)[:SWEPT]:
-        send.apply_async([message_id], expires=SWEEP_SECONDS)
+        send.apply_async((message_id,), expires=SWEEP_SECONDS)
     Message.objects.filter(sent_at__lt=now - KEPT).delete()
 
 
@@ -92,5 +92,5 @@ def _note_failure(message: Message, error: Exception) -> None:
 
 
 def _forget_late_codes(now: datetime) -> None:
-    late = Message.objects.filter(sent_at=None, forget=True, created__lt=now - FORGET_AFTER)
-    late.exclude(text="").update(text="", html="", tries=TRIES_MAX, error="Not sent: the code in it was no longer good.")
+    late = Message.objects.filter(sent_at=None, forget=True, created__lt=now - FORGET_AFTER).exclude(text="")
+    late.update(text="", html="", tries=TRIES_MAX, error="Not sent: the code in it was no longer good.")

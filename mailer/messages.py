@@ -28,7 +28,9 @@ def pub_is_up(*, key: str, to: str, name: str = "", pub_name: str, url: str, add
     _write("pub_is_up", key, to, name=name, pub_name=pub_name, url=url, address=address)
 
 
-def pub_is_down(*, key: str, to: str, name: str = "", pub_name: str, url: str, since: datetime, reason: str = "") -> None:
+def pub_is_down(
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, since: datetime, reason: str = ""
+) -> None:
     """The pub no longer answers though it should. `reason` is in words for its owner."""
     _write("pub_is_down", key, to, name=name, pub_name=pub_name, url=url, since=since, reason=reason)
 

@@ -4,32 +4,39 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=200, unique=True)),
-                ('to', models.EmailField(max_length=254)),
-                ('subject', models.CharField(max_length=200)),
-                ('text', models.TextField()),
-                ('html', models.TextField(blank=True)),
-                ('forget', models.BooleanField(default=False, help_text='its text is deleted once it is sent')),
-                ('created', models.DateTimeField(auto_now_add=True)),
-                ('claimed_until', models.DateTimeField(blank=True, help_text='nobody sends it before: a worker has it, or it waits for its next try', null=True)),
-                ('tries', models.PositiveSmallIntegerField(default=0)),
-                ('error', models.CharField(blank=True, max_length=500)),
-                ('sent_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=200, unique=True)),
+                ("to", models.EmailField(max_length=254)),
+                ("subject", models.CharField(max_length=200)),
+                ("text", models.TextField()),
+                ("html", models.TextField(blank=True)),
+                ("forget", models.BooleanField(default=False, help_text="its text is deleted once it is sent")),
+                ("created", models.DateTimeField(auto_now_add=True)),
+                (
+                    "claimed_until",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="nobody sends it before: a worker has it, or it waits for its next try",
+                        null=True,
+                    ),
+                ),
+                ("tries", models.PositiveSmallIntegerField(default=0)),
+                ("error", models.CharField(blank=True, max_length=500)),
+                ("sent_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'ordering': ['-created'],
-                'indexes': [models.Index(condition=models.Q(('sent_at', None)), fields=['created'], name='message_unsent')],
+                "ordering": ["-created"],
+                "indexes": [
+                    models.Index(condition=models.Q(("sent_at", None)), fields=["created"], name="message_unsent")
+                ],
             },
         ),
     ]
