@@ -25,12 +25,8 @@ def secret(name: str, embedded: str | None = None) -> str:
     if value := env.text(name):
         return value
     if PRODUCTION:
-        raise ImproperlyConfigured(
-            f"Production needs {name}: set it, or {name}_FILE to a file that holds it."
-        )
-    return (
-        embedded if embedded is not None else env.kept_secret(VAR / "secrets" / name.lower(), env.random_word)
-    )
+        raise ImproperlyConfigured(f"Production needs {name}: set it, or {name}_FILE to a file that holds it.")
+    return embedded if embedded is not None else env.kept_secret(VAR / "secrets" / name.lower(), env.random_word)
 
 
 # --- Django ------------------------------------------------------------------------------------------------------
@@ -44,12 +40,8 @@ if PRODUCTION and len(SECRET_KEY) < 50:
 SITE_PORT = env.number("SITE_PORT", 8000)
 SITE_URL = env.text("SITE_URL", f"http://localhost:{SITE_PORT}").rstrip("/")
 if PRODUCTION and not SITE_URL.startswith("https://"):
-    raise ImproperlyConfigured(
-        "Production needs SITE_URL, the https address of the site, like https://pubs.example."
-    )
-ALLOWED_HOSTS = env.words(
-    "ALLOWED_HOSTS", SITE_URL.split("//")[1].split(":")[0] + ("" if PRODUCTION else ",127.0.0.1")
-)
+    raise ImproperlyConfigured("Production needs SITE_URL, the https address of the site, like https://pubs.example.")
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", SITE_URL.split("//")[1].split(":")[0] + ("" if PRODUCTION else ",127.0.0.1"))
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
 
 INSTALLED_APPS = [
@@ -149,9 +141,7 @@ else:
 
 REDIS_URL = secret("REDIS_URL", embedded="")
 if REDIS_URL:
-    CACHES = {
-        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{REDIS_URL}/2"}
-    }
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{REDIS_URL}/2"}}
     CHANNEL_LAYERS = {
         "default": {
             # Pub/sub: three connections a process, where the list layer opens hundreds when browsers leave at once.
@@ -257,14 +247,10 @@ STRIPE_API_HOST = env.text(
     "STRIPE_API_HOST", "https://api.stripe.com" if PRODUCTION else f"http://127.0.0.1:{STRIPE_PORT}"
 )
 STRIPE_PAGES = (
-    ["https://checkout.stripe.com", "https://billing.stripe.com"]
-    if PRODUCTION
-    else [f"http://localhost:{STRIPE_PORT}"]
+    ["https://checkout.stripe.com", "https://billing.stripe.com"] if PRODUCTION else [f"http://localhost:{STRIPE_PORT}"]
 )
 # Where Stripe reaches us. The local Stripe calls over loopback, whatever name the site has.
-STRIPE_WEBHOOK_BASE = env.text(
-    "STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}"
-)
+STRIPE_WEBHOOK_BASE = env.text("STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}")
 PRICE_LOOKUP_KEY = "pub-monthly-1gb"
 PRICE_CURRENCY = env.text("PRICE_CURRENCY", "eur")
 PRICE_CENTS = env.number("PRICE_CENTS", 900)
@@ -309,9 +295,7 @@ SERVER_EMAIL = DEFAULT_FROM_EMAIL
 DEPLOYMENT = env.text("DEPLOYMENT", "buttcloud")
 SWARM = env.text("SWARM", "orchestrator.swarm.engine.EngineSwarm")
 MACHINES = env.text("MACHINES", "orchestrator.machines.local.LocalMachines")
-PUB_IMAGE = env.text("PUB_IMAGE") or (
-    (VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else ""
-)
+PUB_IMAGE = env.text("PUB_IMAGE") or ((VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else "")
 PUB_HOST = env.text("PUB_HOST", "127.0.0.1")
 # Invites with an address that only this machine or its network reaches: fine at home, a mistake in production.
 PUB_ALLOW_PRIVATE = env.flag("PUB_ALLOW_PRIVATE", not PRODUCTION)

@@ -61,9 +61,7 @@ def ensure_pub_up(bot_id: str) -> None:
             return
         bot = placement.bot
         if not settings.PUB_IMAGE:
-            give_reason(
-                bot.pk, "The pub software is not installed yet: staff must run `make run` or set PUB_IMAGE."
-            )
+            give_reason(bot.pk, "The pub software is not installed yet: staff must run `make run` or set PUB_IMAGE.")
             return
         if not bot.ssb_id:
             bot.ssb_id = swarm.connect().make_identity(bot.pk, placement.hub.node_id, settings.PUB_IMAGE)

@@ -44,9 +44,7 @@ class Placement(models.Model):
     # Unique over the fleet, so that a move to another hub keeps the address.
     port = models.PositiveIntegerField(unique=True)
     created = models.DateTimeField(auto_now_add=True)
-    claimed_until = models.DateTimeField(
-        null=True, blank=True, help_text="a job works on it until then at most"
-    )
+    claimed_until = models.DateTimeField(null=True, blank=True, help_text="a job works on it until then at most")
 
     def __str__(self) -> str:
         return f"{self.bot_id} on {self.hub_id}, port {self.port}"

@@ -123,9 +123,7 @@ ROOM_COMES = "A new machine is on its way. This takes a few minutes."
 LOST_SIGHT = "The machine that it lives on does not answer. Waiting until it is back."
 
 
-def plan(
-    wanted: Iterable[Wanted], kept: Iterable[Kept], actual: Actual, limits: Limits, now: datetime
-) -> list[Action]:
+def plan(wanted: Iterable[Wanted], kept: Iterable[Kept], actual: Actual, limits: Limits, now: datetime) -> list[Action]:
     """The actions of one pass, at most one for each bot and hub. `wanted` is in the order of who came first."""
     wanted, kept = list(wanted), list(kept)
     room = _Room(wanted, kept, actual)
@@ -148,9 +146,7 @@ class _Room:
         for bot, hub in actual.placements.items():
             self.taken[hub] = self.taken.get(hub, 0) + sizes.get(bot, 1)
         self.free = {
-            hub.id: hub.places - self.taken[hub.id]
-            for hub in actual.hubs
-            if hub.state == "ready" and hub.in_swarm
+            hub.id: hub.places - self.taken[hub.id] for hub in actual.hubs if hub.state == "ready" and hub.in_swarm
         }
 
     def fullest_with(self, places: int) -> int | None:
@@ -163,9 +159,7 @@ class _Room:
 
     def coming(self, limits: Limits) -> int:
         """Places on machines that are on their way."""
-        return sum(
-            limits.hub_places - self.taken[hub.id] for hub in self.actual.hubs if hub.state in ON_ITS_WAY
-        )
+        return sum(limits.hub_places - self.taken[hub.id] for hub in self.actual.hubs if hub.state in ON_ITS_WAY)
 
 
 def _place(wanted: list[Wanted], room: _Room) -> tuple[list[Place], list[Wanted]]:
@@ -200,11 +194,7 @@ def _services(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Ac
 
 def _orphans(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Report]:
     known = {bot.bot for bot in [*wanted, *kept]}
-    return [
-        Report(bot, "A service runs for which there is no bot.")
-        for bot in actual.services
-        if bot not in known
-    ]
+    return [Report(bot, "A service runs for which there is no bot.") for bot in actual.services if bot not in known]
 
 
 def _hubs(waiting: list[Wanted], room: _Room, actual: Actual, limits: Limits, now: datetime) -> list[Action]:
@@ -212,24 +202,18 @@ def _hubs(waiting: list[Wanted], room: _Room, actual: Actual, limits: Limits, no
     for hub in actual.hubs:
         if hub.state == "destroying" and not room.taken[hub.id]:
             actions.append(DestroyHub(hub.id))
-        elif hub.state == "requested" or (
-            hub.has_machine and not hub.in_swarm and hub.state in ("booting", "ready")
-        ):
+        elif hub.state == "requested" or (hub.has_machine and not hub.in_swarm and hub.state in ("booting", "ready")):
             actions.append(EnsureHub(hub.id))
     needed = sum(wish.places for wish in waiting) + limits.spare_places
     free = sum(room.free.values())
     missing = needed - free - room.coming(limits)
     if missing > 0:
         living = sum(hub.state != "gone" for hub in actual.hubs)
-        return actions + [BuyHub()] * min(
-            math.ceil(missing / limits.hub_places), max(0, limits.max_hubs - living)
-        )
+        return actions + [BuyHub()] * min(math.ceil(missing / limits.hub_places), max(0, limits.max_hubs - living))
     return actions + _too_many(needed, free, room, actual, limits, now)
 
 
-def _too_many(
-    needed: int, free: int, room: _Room, actual: Actual, limits: Limits, now: datetime
-) -> list[DestroyHub]:
+def _too_many(needed: int, free: int, room: _Room, actual: Actual, limits: Limits, now: datetime) -> list[DestroyHub]:
     """At most one empty hub a pass, and only if what is left still has the spare places."""
     for hub in sorted(actual.hubs, key=lambda hub: -hub.id):
         # The last one stays: without it the next customer waits for a machine.

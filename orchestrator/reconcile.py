@@ -206,9 +206,7 @@ def make_plan(world: World) -> list[Action]:
     """What should be done now; changes nothing."""
     wanted = [bot for bot in world.bots if bot.is_wanted]
     kept = [bot for bot in world.bots if not bot.is_wanted]
-    hub_of_node = {
-        node.id: hub.pk for node in world.sight.nodes for hub in world.hubs if node.hub == hub.token
-    }
+    hub_of_node = {node.id: hub.pk for node in world.sight.nodes for hub in world.hubs if node.hub == hub.token}
     actual = planner.Actual(
         hubs=tuple(_hub_seen(hub, world) for hub in world.hubs),
         placements={bot: placement.hub_id for bot, placement in world.placements.items()},

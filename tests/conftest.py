@@ -1,36 +1,13 @@
-"""What every test stands on: an own deployment, own ports and own network key, so that nothing of a running
-`make run` is ever touched.
-"""
+"""What every test stands on. tests/settings.py keeps it apart from a running `make run`."""
 
-import base64
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-# Before Django reads its settings.
-VAR = Path(os.environ.get("TEST_VAR") or tempfile.mkdtemp(prefix="buttcloud-test-"))
-REAL_IMAGE = Path(__file__).parent.parent / "var" / "pub_image"
-os.environ["BUTTCLOUD_VAR"] = str(VAR)
-os.environ["DEPLOYMENT"] = f"test{os.getpid()}"
-os.environ["PUB_PORTS"] = "29000-29399"
-os.environ["PUB_SHS"] = base64.b64encode(hashlib.sha256(VAR.name.encode()).digest()).decode()
-os.environ["PUB_HOST"] = "127.0.0.1"
-os.environ["SWARM"] = "orchestrator.swarm.memory.MemorySwarm"
-if REAL_IMAGE.exists():
-    os.environ.setdefault("PUB_IMAGE", REAL_IMAGE.read_text().strip())
-os.environ.setdefault("PUB_IMAGE", "sha256:none")
-os.environ["LOG_LEVEL"] = "WARNING"
-# Playwright keeps a loop running in the test's thread, and Django would refuse to read its database there.
-os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+import pytest
+from django.core.cache import cache
 
-import pytest  # noqa: E402
-from django.core.cache import cache  # noqa: E402
-
-from orchestrator import machines, swarm  # noqa: E402
-from orchestrator.swarm.memory import MemorySwarm  # noqa: E402
-from tests.support.make import Maker  # noqa: E402
+from orchestrator import machines, swarm
+from orchestrator.swarm.memory import MemorySwarm
+from tests.support.make import Maker
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ import requests
 from django.conf import settings
 
 from orchestrator.swarm import (
-    NotRunning,
     Node,
+    NotRunning,
     Output,
     PubService,
     Service,
@@ -90,9 +90,7 @@ class EngineSwarm:
     def _here(self) -> str:
         info = self._call("GET", "/info")["Swarm"]
         if not info.get("ControlAvailable"):
-            raise SwarmError(
-                "This Docker engine is no swarm manager: run `docker swarm init` (`make run` does it)."
-            )
+            raise SwarmError("This Docker engine is no swarm manager: run `docker swarm init` (`make run` does it).")
         return info["NodeID"]
 
     def _complaints(self, names: list[str]) -> dict[str, str]:
@@ -103,9 +101,7 @@ class EngineSwarm:
         for task in self._list("/tasks", {"service": names}):
             if task["CreatedAt"] >= newest.get(task["ServiceID"], task)["CreatedAt"]:
                 newest[task["ServiceID"]] = task
-        return {
-            service: task["Status"].get("Err") or task["Status"]["State"] for service, task in newest.items()
-        }
+        return {service: task["Status"].get("Err") or task["Status"]["State"] for service, task in newest.items()}
 
     # --- doing ---------------------------------------------------------------------------------------------------
     def mark_node(self, node_id: str, hub: UUID) -> None:
@@ -142,9 +138,7 @@ class EngineSwarm:
             self._call("POST", "/services/create", service_spec(pub), ok=(409,))
         elif existing["Spec"]["Labels"].get(label("digest")) != pub.digest:
             if _pinned_to(existing) != pub.node_id:
-                raise SwarmError(
-                    "The service is pinned to another hub than its volume: a person must look at it."
-                )
+                raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
             self._call(
                 "POST",
                 f"/services/{existing['ID']}/update",
@@ -260,9 +254,7 @@ def _sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Sta
     totals, earlier = _totals(raw), _totals(before) if before else None
     seconds = _seconds_between(before, raw) if before else 0
     rates = {
-        f"{name}_rate": max(0.0, (totals[total] - earlier[total]) / seconds)
-        if earlier and seconds > 0
-        else 0.0
+        f"{name}_rate": max(0.0, (totals[total] - earlier[total]) / seconds) if earlier and seconds > 0 else 0.0
         for name, total in (
             ("rx", "net_rx"),
             ("tx", "net_tx"),
@@ -387,8 +379,6 @@ def service_spec(pub: PubService) -> dict[str, Any]:
         # A host-mode port keeps a second copy off the node, and does not end at 128 as the routing mesh does.
         "EndpointSpec": {
             "Mode": "dnsrr",
-            "Ports": [
-                {"Protocol": "tcp", "TargetPort": 8008, "PublishedPort": pub.port, "PublishMode": "host"}
-            ],
+            "Ports": [{"Protocol": "tcp", "TargetPort": 8008, "PublishedPort": pub.port, "PublishMode": "host"}],
         },
     }

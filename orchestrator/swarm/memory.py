@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from orchestrator.swarm import (
-    NotRunning,
     Node,
+    NotRunning,
     Output,
     PubService,
     Service,
@@ -38,9 +38,7 @@ class MemorySwarm:
         self.lock = threading.Lock()
 
     def look(self) -> Sight:
-        return Sight(
-            datetime.now(UTC), (self.node,), tuple(self._seen(pub) for pub in self.services.values())
-        )
+        return Sight(datetime.now(UTC), (self.node,), tuple(self._seen(pub) for pub in self.services.values()))
 
     def _seen(self, pub: PubService) -> Service:
         return Service(pub.bot_id, pub.node_id, pub.digest, healthy=True)

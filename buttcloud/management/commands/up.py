@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import fcntl
-import logging
 import os
 import signal
 import socket
@@ -69,9 +68,7 @@ class Command(BaseCommand):
         except swarm.SwarmError as error:
             raise CommandError(f"{error} `make run` sets an engine up; see README.md, Start.") from error
         if not settings.PUB_IMAGE:
-            raise CommandError(
-                "There is no pub image yet: start with `make run`, which builds it, or set PUB_IMAGE."
-            )
+            raise CommandError("There is no pub image yet: start with `make run`, which builds it, or set PUB_IMAGE.")
 
     async def _serve(self, sockets: list[socket.socket], password: str) -> None:
         if (layer := get_channel_layer()) and hasattr(layer, "bind"):
@@ -83,8 +80,7 @@ class Command(BaseCommand):
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         serving = [
-            asyncio.create_task(server.serve(sockets=[opened]))
-            for server, opened in zip(servers, sockets, strict=True)
+            asyncio.create_task(server.serve(sockets=[opened])) for server, opened in zip(servers, sockets, strict=True)
         ]
         while not all(server.started for server in servers):
             await asyncio.sleep(0.02)
@@ -148,9 +144,7 @@ def _listen(port: int, variable: str) -> socket.socket:
             raise CommandError(
                 f"Port {port} is taken by another program: stop that, or start with {variable}={port + 100}."
             ) from error
-        raise CommandError(
-            f"Port {port} can't be opened: {error.strerror}. Choose another with {variable}."
-        ) from error
+        raise CommandError(f"Port {port} can't be opened: {error.strerror}. Choose another with {variable}.") from error
     return opened
 
 

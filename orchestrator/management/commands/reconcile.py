@@ -15,9 +15,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="one pass, then end")
-        parser.add_argument(
-            "--here", action="store_true", help="run the jobs in this process instead of queueing them"
-        )
+        parser.add_argument("--here", action="store_true", help="run the jobs in this process instead of queueing them")
 
     def handle(self, *args: Any, once: bool, here: bool, **options: Any) -> None:
         if here:

@@ -1,0 +1,111 @@
+// A pub's page, live: state, figures and answers as they change.
+
+import { show } from "./answers.js";
+import { charts } from "./charts.js";
+import { age, units } from "./format.js";
+import { ask, parse } from "./pieces.js";
+import { follow } from "./socket.js";
+
+const STALE = 60; // seconds, as in shown.py
+const LOOK_AGAIN = 20; // seconds since the server last said how the pub is
+const stats = document.getElementById("stats");
+const link = document.getElementById("link");
+const add = charts(stats);
+let ahead = 0; // how much the server's clock is ahead of ours, in ms
+let drawnAt = performance.now();
+
+const pub = () => document.getElementById("pub");
+const secondsSince = (iso) => (Date.now() + ahead - Date.parse(iso)) / 1000;
+
+// --- State ---
+
+function drawPub(html) {
+  const old = pub(), fresh = parse(html);
+  drawnAt = performance.now();
+  ahead = Date.parse(fresh.dataset.now) - Date.now();
+  if (old.dataset.word !== fresh.dataset.word) {
+    document.getElementById("announce").textContent = `${fresh.dataset.name}: ${fresh.dataset.word}`;
+  }
+  if (essence(old) === essence(fresh)) Object.assign(old.dataset, { now: fresh.dataset.now, seen: fresh.dataset.seen ?? "" });
+  else replace(old, fresh);
+  const seen = pub().querySelector(".seen [data-age]");
+  if (seen) seen.dataset.age = fresh.dataset.seen;
+  tick();
+}
+
+// What a reader sees but for the age, which ticks by itself: no redraw, no lost selection when nothing else changed.
+function essence(piece) {
+  const copy = piece.cloneNode(true);
+  copy.querySelector(".seen [data-age]")?.remove();
+  for (const fold of copy.querySelectorAll("details")) fold.open = false;
+  for (const button of copy.querySelectorAll("[data-copy]")) button.textContent = "";
+  return copy.dataset.status + copy.innerHTML;
+}
+
+function replace(old, fresh) {
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  for (const fold of old.querySelectorAll("details[open]")) {
+    const same = fresh.querySelector(`#${fold.id}`);
+    if (same) same.open = true;
+  }
+  old.replaceWith(fresh);
+  if (!focused) return;
+  // The button that was pressed may be gone, like Stop after stopping: the next one takes its place.
+  (document.getElementById(focused) ?? fresh.querySelector(".actions button"))?.focus({ preventScroll: true });
+}
+
+async function lookAgain() {
+  drawnAt = performance.now();
+  try {
+    const { status, html } = await ask(location.pathname);
+    if (status === 200) drawPub(html);
+  } catch {
+    // No network: the age of what is shown goes on and says so.
+  }
+}
+
+// --- Figures ---
+
+function drawStats(sample) {
+  stats.dataset.at = sample.at;
+  add(sample);
+  if (document.hidden) return;
+  for (const place of stats.querySelectorAll("[data-stat]")) {
+    const value = sample[place.dataset.stat];
+    place.textContent = value == null ? "–" : units[place.dataset.unit](value);
+  }
+}
+
+function tick() {
+  if (document.hidden) return;
+  for (const place of document.querySelectorAll("[data-age]")) place.textContent = age(secondsSince(place.dataset.age));
+  const { seen, mayRun } = pub().dataset;
+  pub().toggleAttribute("data-stale", mayRun !== undefined && Boolean(seen) && secondsSince(seen) > STALE);
+  tickStats();
+  if (performance.now() - drawnAt > LOOK_AGAIN * 1000) lookAgain();
+}
+
+function tickStats() {
+  const { at } = stats.dataset;
+  if (!at) return;
+  const old = secondsSince(at) > 5;
+  stats.toggleAttribute("data-old", old);
+  document.getElementById("stats-age").textContent = old ? `Figures from ${age(secondsSince(at))}` : "Each second";
+}
+
+function say(state) {
+  const words = { gone: "not yours any more: reload" };
+  const tones = { live: "good", paused: "off", gone: "bad" };
+  link.textContent = words[state] ?? state;
+  link.className = `badge ${tones[state] ?? "busy"} needs-js`;
+}
+
+const kinds = {
+  stats: drawStats,
+  pub: ({ html }) => drawPub(html),
+  command: ({ html }) => show(html),
+};
+ahead = Date.parse(pub().dataset.now) - Date.now();
+follow(stats.dataset.socket, { onMessage: (message) => kinds[message.kind]?.(message), onState: say });
+setInterval(tick, 1000);
+document.addEventListener("visibilitychange", tick);

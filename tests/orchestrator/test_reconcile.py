@@ -1,0 +1,289 @@
+"""The loop, by its single-pass door, against the memory twin."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from mailer.models import Message
+from orchestrator import jobs, planner, swarm
+from orchestrator.models import Hub, Placement
+from orchestrator.reconcile import in_plain_words, run_pass
+from orchestrator.swarm.memory import MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
+from pubs.models import Bot, Status
+from tests.support.make import Maker
+
+
+@pytest.fixture(autouse=True)
+def jobs_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pass queues is done before the pass goes on; nudges are not, so that each test counts its passes."""
+    deeds = {
+        "orchestrator.ensure_pub_up": jobs.ensure_pub_up,
+        "orchestrator.ensure_pub_down": jobs.ensure_pub_down,
+        "orchestrator.create_hub": jobs.create_hub,
+        "orchestrator.destroy_hub": jobs.destroy_hub,
+    }
+    monkeypatch.setattr("orchestrator.reconcile._queue", lambda task, argument: deeds[task](argument))
+
+
+def use(monkeypatch: pytest.MonkeyPatch, twin: MemorySwarm) -> MemorySwarm:
+    monkeypatch.setattr("orchestrator.swarm.connect", lambda: twin)
+    return twin
+
+
+def passes(count: int) -> None:
+    for _ in range(count):
+        run_pass()
+
+
+def fresh(bot: Bot) -> Bot:
+    return Bot.objects.get(pk=bot.pk)
+
+
+def test_a_paid_bot_is_up_after_a_few_passes(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    assert fresh(bot).status == Status.UP
+    assert fresh(bot).ssb_id == memory_swarm.identities[bot.pk]
+    assert fresh(bot).address.startswith("127.0.0.1:29")
+
+
+def test_an_unpaid_bot_is_left_alone(make: Maker, memory_swarm: MemorySwarm) -> None:
+    make.bot(paid=False)
+    passes(4)
+    assert not memory_swarm.services and not Placement.objects.exists()
+
+
+def test_a_pass_that_has_nothing_to_do_changes_nothing(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    before, changes = dict(memory_swarm.services), bot.status_changes.count()
+    assert run_pass() is False
+    assert memory_swarm.services == before and bot.status_changes.count() == changes
+
+
+def test_stopping_takes_the_service_and_keeps_place_port_and_identity(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    before = fresh(bot)
+    Bot.objects.update(switched_on=False)
+    passes(2)
+    assert not memory_swarm.services and fresh(bot).status == Status.NONE
+    Bot.objects.update(switched_on=True)
+    passes(2)
+    after = fresh(bot)
+    assert (after.status, after.address, after.ssb_id) == (Status.UP, before.address, before.ssb_id)
+
+
+def test_one_more_restart_changes_the_service_once(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(restarts=1)
+    passes(3)
+    assert memory_swarm.restarted == [bot.pk]
+
+
+def test_a_new_name_restarts_nothing(make: Maker, memory_swarm: MemorySwarm) -> None:
+    make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(name="Another name")
+    passes(2)
+    assert memory_swarm.restarted == []
+
+
+def test_a_service_that_somebody_removed_comes_back(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    memory_swarm.services.clear()
+    passes(2)
+    assert fresh(bot).status == Status.UP
+
+
+def test_each_status_change_is_a_row_of_history(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    assert [(change.old, change.new) for change in bot.status_changes.all()] == [("none", "up")]
+
+
+def test_the_owner_is_mailed_once_that_the_pub_is_up(make: Maker, memory_swarm: MemorySwarm) -> None:
+    make.bot(paid=True)
+    passes(6)
+    assert [message.key.split(":")[0] for message in Message.objects.all()] == ["pub_is_up"]
+
+
+def test_a_short_drop_is_no_mail_and_a_long_one_is_one(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    crashing = NeverHealthy()
+    crashing.node, crashing.services = memory_swarm.node, memory_swarm.services
+    use(monkeypatch, crashing)
+    passes(2)
+    assert fresh(bot).status == Status.DOWN and fresh(bot).reason == "It crashed. It starts again by itself."
+    assert not Message.objects.filter(key__startswith="pub_is_down").exists()
+    Bot.objects.update(changed_at=timezone.now() - timedelta(minutes=5))
+    passes(3)
+    assert Message.objects.filter(key__startswith="pub_is_down").count() == 1
+
+
+def test_a_stop_by_the_owner_is_no_mail(make: Maker, memory_swarm: MemorySwarm) -> None:
+    make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(switched_on=False)
+    passes(2)
+    Bot.objects.update(changed_at=timezone.now() - timedelta(minutes=5))
+    passes(2)
+    assert not Message.objects.filter(key__startswith="pub_is_down").exists()
+
+
+def test_the_sixteenth_bot_waits_for_room_and_says_so(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bots = [make.bot(paid=True) for _ in range(16)]
+    passes(4)
+    assert len(memory_swarm.services) == 15
+    assert fresh(bots[-1]).reason == planner.NO_ROOM
+
+
+def test_ports_are_unique_over_the_fleet(make: Maker, memory_swarm: MemorySwarm) -> None:
+    for _ in range(5):
+        make.bot(paid=True)
+    passes(4)
+    assert len({placement.port for placement in Placement.objects.all()}) == 5
+
+
+def test_without_a_free_port_the_reason_says_so(make: Maker, memory_swarm: MemorySwarm, settings) -> None:  # noqa: ANN001
+    settings.PUB_PORTS = "29000-29000"
+    make.bot(paid=True)
+    late = make.bot(paid=True)
+    passes(4)
+    assert "ports are taken" in fresh(late).reason
+
+
+def test_an_engine_that_is_silent_changes_no_status(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    use(monkeypatch, Silent())
+    jobs.reconcile()
+    assert fresh(bot).status == Status.UP
+
+
+def test_a_node_out_of_sight_makes_its_bots_old_and_not_down(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    before = fresh(bot)
+    lost = NodeDown()
+    lost.node = memory_swarm.node
+    use(monkeypatch, lost)
+    passes(2)
+    after = fresh(bot)
+    assert (after.status, after.seen_at) == (before.status, before.seen_at)
+    assert after.reason == planner.LOST_SIGHT
+
+
+def test_a_refusal_by_docker_reaches_the_owner_and_is_tried_again(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    refusing = use(monkeypatch, Refusing())
+    passes(4)
+    assert "no space left on device" in fresh(bot).reason
+    healed = MemorySwarm()
+    healed.node = refusing.node
+    use(monkeypatch, healed)
+    passes(2)
+    assert fresh(bot).status == Status.UP and fresh(bot).reason == ""
+
+
+def test_a_new_swarm_on_the_same_machine_gets_its_pubs_again(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    again = MemorySwarm()
+    again.node = swarm.Node("node-2", "laptop", "127.0.0.1", True, again.node.memory, None, True)
+    use(monkeypatch, again)
+    passes(4)
+    assert fresh(bot).status == Status.UP and again.services[bot.pk].node_id == "node-2"
+
+
+def test_a_deleted_bot_is_stopped_and_its_place_is_kept(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(deleted_at=timezone.now())
+    passes(2)
+    assert not memory_swarm.services and Placement.objects.filter(bot=bot).exists()
+
+
+def test_an_orphan_is_reported_and_not_touched(
+    make: Maker, memory_swarm: MemorySwarm, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = swarm.PubService(uuid4(), "@x", "node-1", 29399, "127.0.0.1", "i", 2**30, 0)
+    memory_swarm.put_service(stranger)
+    passes(3)
+    assert stranger.bot_id in memory_swarm.services
+    assert "no bot" in caplog.text
+
+
+def test_jobs_may_run_twice_and_late(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    before = memory_swarm.services[bot.pk]
+    jobs.ensure_pub_up(str(bot.pk))
+    jobs.ensure_pub_down(str(bot.pk))  # too late: the bot is wanted
+    assert memory_swarm.services == {bot.pk: before}
+    Bot.objects.update(switched_on=False)
+    jobs.ensure_pub_down(str(bot.pk))
+    jobs.ensure_pub_up(str(bot.pk))  # too late again
+    assert memory_swarm.services == {}
+
+
+def test_two_workers_never_work_on_one_bot_at_once(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(2)
+    Placement.objects.update(claimed_until=timezone.now() + timedelta(seconds=30))
+    memory_swarm.services.clear()
+    jobs.ensure_pub_up(str(bot.pk))
+    assert not memory_swarm.services
+    Placement.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+    jobs.ensure_pub_up(str(bot.pk))
+    assert bot.pk in memory_swarm.services
+
+
+def test_the_hub_is_this_machine_and_its_places_come_from_its_memory(make: Maker, memory_swarm: MemorySwarm) -> None:
+    make.bot(paid=True)
+    passes(3)
+    hub = Hub.objects.get()
+    assert (hub.state, hub.places, memory_swarm.node.hub) == ("ready", 15, hub.token)
+
+
+def test_a_pass_takes_the_same_number_of_queries_for_one_and_for_ten(
+    make: Maker, memory_swarm: MemorySwarm, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    make.bot(paid=True)
+    passes(4)
+    with django_assert_max_num_queries(10) as one:
+        run_pass()
+    for _ in range(9):
+        make.bot(paid=True)
+    passes(5)
+    with django_assert_max_num_queries(len(one)):
+        run_pass()
+
+
+@pytest.mark.parametrize(
+    ("complaint", "words"),
+    [
+        ("task: non-zero exit (137)", "ran out of memory"),
+        ("task: non-zero exit (78): unhealthy container", "does not hold its identity"),
+        ("no suitable node (host-mode port already in use on 1 node)", "no room"),
+        ("preparing", "Starting"),
+    ],
+)
+def test_dockers_words_become_plain_ones(complaint: str, words: str) -> None:
+    assert words in in_plain_words(complaint)
