@@ -73,9 +73,11 @@ show_progress() {
         sleep 0.2
         [ $((SECONDS - began)) -ge "$next" ] || continue
         next=$((SECONDS - began + 3))
-        printf '  %3d s  %s\n' $((SECONDS - began)) "$(tail -c 2000 "$log" | tr '\r' '\n' | grep . | tail -n 1 | cut -c 1-100)"
+        printf '  %3d s  %s\n' $((SECONDS - began)) "$(newest_line "$log")"
     done
 }
+
+newest_line() { tail -c 2000 "$1" | tr '\r' '\n' | tr -cd '[:print:]\n' | grep -v '^ *$' | tail -n 1 | cut -c 1-100 | grep . || say ...; }
 
 interrupted() {
     trap '' INT TERM HUP

@@ -21,12 +21,12 @@ search_python() {
             "$candidate" -c 'import sys; print(sys._base_executable)'
             return 0
         fi
-        [ "$candidate" != "${PYTHON:-}" ] || say "PYTHON=$PYTHON is no Python 3.12 or newer: looking for another." >&2
     done < <(python_candidates)
     return 1
 }
 
 find_python() {
+    [ -z "${PYTHON:-}" ] || [ -n "$(fitting_version "$PYTHON")" ] || say "PYTHON=$PYTHON is no Python 3.12 or newer: looking for another."
     python=$(search_python) && return
     if can_apt; then
         [ -n "$(apt_offers python3)" ] || apt_update
@@ -96,7 +96,7 @@ install_packages() {
     unset PIP_TARGET PIP_PREFIX
     .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null 2>&1
     PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 long_step "Installing the Python packages of requirements.lock" pip \
-        .venv/bin/python -m pip install --no-compile --no-deps --require-hashes -r requirements.lock ||
+        .venv/bin/python -m pip install --progress-bar off --no-compile --no-deps --require-hashes -r requirements.lock ||
         die "The Python packages could not be installed." "Look at the lines above; most often the network or the package index is away."
     # Not by pip, which compiles one file after the other. A few packages hold files that no Python 3 compiles.
     long_step "Compiling them, which makes each start seconds faster" compile compile_packages
