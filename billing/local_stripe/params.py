@@ -1,4 +1,4 @@
-"""Forms as Stripe reads them: brackets into nested values, then each value checked against a list of known names.
+"""Forms as Stripe reads them: brackets into nested values, then each checked against a list of names.
 
 A spec is a dict of names; each value is a check, another dict (a hash) or a list with one spec (an array).
 An unknown name is refused as Stripe does, so that a typo in the gateway shows at once.
@@ -50,14 +50,14 @@ def read(params: Json, spec: dict[str, Any], required: Collection[str] = (), ins
             raise _unknown(_joined(inside, name))
     values = {name: check(value, spec[name], _joined(inside, name)) for name, value in params.items()}
     for name in required:
-        if values.get(name) in (None, []):
-            raise _missing(_joined(inside, name), name in params)
+        if values.get(name) in (None, [], {}):
+            raise _empty(_joined(inside, name)) if name in params else _missing(_joined(inside, name))
     return values
 
 
 def check(value: Any, spec: Spec, param: str) -> Any:
     if isinstance(spec, dict):
-        return None if value == "" else read(_hash(value, param), spec, inside=param)
+        return {} if value == "" else read(_hash(value, param), spec, inside=param)
     if isinstance(spec, list):
         return [check(each, spec[0], f"{param}[{at}]") for at, each in enumerate(_array(value, param))]
     return spec(value, param)
@@ -77,16 +77,18 @@ def _unknown(param: str) -> Problem:
     )
 
 
-def _missing(param: str, empty: bool) -> Problem:
-    if empty:
-        return Problem(
-            400,
-            f"You passed an empty string for '{param}'. We assume empty values are an attempt to unset a "
-            f"parameter; however '{param}' cannot be unset.",
-            "parameter_invalid_empty",
-            param,
-        )
+def _missing(param: str) -> Problem:
     return Problem(400, f"Missing required param: {param}.", "parameter_missing", param)
+
+
+def _empty(param: str) -> Problem:
+    return Problem(
+        400,
+        f"You passed an empty string for '{param}'. We assume empty values are an attempt to unset a "
+        f"parameter; however '{param}' cannot be unset.",
+        "parameter_invalid_empty",
+        param,
+    )
 
 
 def _hash(value: Any, param: str) -> Json:
@@ -103,7 +105,8 @@ def _array(value: Any, param: str) -> list[Any]:
     return [value[name] for name in sorted(value, key=int)]
 
 
-# Checks: each takes the raw value and the parameter's full name. An empty string unsets, as with Stripe. ----------
+# Checks: each takes the raw value and the parameter's full name. An empty string unsets, as with Stripe.
+# ----------
 
 
 def text(value: Any, param: str) -> str | None:
@@ -114,24 +117,28 @@ def text(value: Any, param: str) -> str | None:
     return value or None
 
 
+def filled(value: Any, param: str) -> str:
+    """Text that cannot be unset."""
+    words = text(value, param)
+    if words is None:
+        raise _empty(param)
+    return words
+
+
 def integer(value: Any, param: str) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,12}", value):
         raise Problem(400, f"Invalid integer: {value}", "parameter_invalid_integer", param)
     return int(value)
 
 
-def positive(value: Any, param: str) -> int:
-    number = integer(value, param)
-    if number < 1:
-        raise Problem(400, "This value must be greater than or equal to 1.", param=param)
-    return number
+def between(least: int, most: int) -> Check:
+    def checked(value: Any, param: str) -> int:
+        number = integer(value, param)
+        if not least <= number <= most:
+            raise Problem(400, f"Invalid integer: {number}. It must be between {least} and {most}.", param=param)
+        return number
 
-
-def not_negative(value: Any, param: str) -> int:
-    number = integer(value, param)
-    if number < 0:
-        raise Problem(400, "This value must be greater than or equal to 0.", param=param)
-    return number
+    return checked
 
 
 def moment(value: Any, param: str) -> int | None:
@@ -145,12 +152,11 @@ def flag(value: Any, param: str) -> bool:
     return bool(value == "true")
 
 
-def web_address(value: Any, param: str) -> str | None:
-    address = text(value, param)
-    if address is not None and urlsplit(address).scheme not in ("http", "https"):
-        raise Problem(
-            400, "Not a valid URL: it must start with http:// or https://", "url_invalid", param
-        )
+def web_address(value: Any, param: str) -> str:
+    address = filled(value, param)
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise Problem(400, "Not a valid URL: it must start with http:// or https://", "url_invalid", param)
     return address
 
 

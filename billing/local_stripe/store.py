@@ -13,7 +13,8 @@ type Json = dict[str, Any]
 
 API_VERSION = "2026-05-27.dahlia"
 STATE_VERSION = 1
-# Stripe forgets events after 30 days and idempotency keys after a day. Counting is simpler, and bounds the file.
+# Stripe forgets events after 30 days and idempotency keys after a day. Counting is simpler, and bounds the
+# file.
 KEPT_EVENTS = 1000
 KEPT_IDEMPOTENCY_KEYS = 500
 
@@ -52,9 +53,7 @@ class Problem(Exception):
         self.status = status
         self.message = message
         optional = {"code": code, "param": param, "decline_code": decline_code}
-        self.body: Json = {
-            "error": {"type": kind, "message": message, **{k: v for k, v in optional.items() if v}}
-        }
+        self.body: Json = {"error": {"type": kind, "message": message, **{k: v for k, v in optional.items() if v}}}
 
 
 class CorruptState(Exception):
@@ -68,8 +67,8 @@ def new_id(kind: str) -> str:
 class Store:
     """Objects by kind and id, in the order they were made, with the clock they live by.
 
-    Names that begin with an underscore are our own notes on an object and are never shown. A price inside of an
-    item is stored as its id, so that each object is in one place only.
+    Names that begin with an underscore are our own notes on an object and are never shown. A price inside of
+    an item is stored as its id, so that each object is in one place only.
     """
 
     def __init__(self, state_file: Path | None) -> None:
@@ -81,7 +80,7 @@ class Store:
         if state_file is not None and state_file.exists():
             self._load(state_file)
 
-    # Time -----------------------------------------------------------------------------------------------------
+    # Time -----------------------------------------------------------------------------------------
 
     def now(self) -> int:
         """Seconds since 1970 by this Stripe's clock, which can be ahead of the machine's."""
@@ -90,11 +89,11 @@ class Store:
     def move_clock_to(self, moment: int) -> None:
         self.clock_offset = moment - int(time.time())
 
-    # Objects --------------------------------------------------------------------------------------------------
+    # Objects --------------------------------------------------------------------------------------
 
     def make(self, kind: str, **fields: Any) -> Json:
         """An object with the fields that all of Stripe's objects have, not yet in the store."""
-        metadata = fields.pop("metadata", None) or {}
+        metadata = {name: word for name, word in (fields.pop("metadata", None) or {}).items() if word}
         return {
             "id": fields.pop("id", None) or new_id(kind),
             "object": kind,
@@ -147,17 +146,19 @@ class Store:
             return [self._shown(each) for each in value]
         if not isinstance(value, dict):
             return value
+        if value.get("object") == "event":
+            # What an event tells is the past: it was copied when it happened.
+            waiting = sum(each["event"] == value["id"] for each in self.deliveries)
+            return copy.deepcopy(value) | {"pending_webhooks": waiting}
         shown = {name: self._shown(each) for name, each in value.items() if not name.startswith("_")}
         if value.get("object") in ("subscription_item", "item"):
             shown["price"] = copy.deepcopy(self.get("price", value["price"]))
-        if value.get("object") == "event":
-            shown["pending_webhooks"] = sum(each["event"] == value["id"] for each in self.deliveries)
         return shown
 
-    # The file -------------------------------------------------------------------------------------------------
+    # The file -------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Writes all to a new file and puts it in the old one's place, so that a kill leaves one of the two."""
+        """Writes a new file and puts it in the old one's place, so that a kill leaves one of the two."""
         if self.state_file is None:
             return
         self._forget_the_oldest()
@@ -171,7 +172,8 @@ class Store:
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.state_file.with_name(self.state_file.name + ".new")
         unfinished.unlink(missing_ok=True)
-        # The webhook secrets are in it: nobody else may read it, not even for the moment between open and chmod.
+        # The webhook secrets are in it: nobody else may read it, not even for the moment between open and
+        # chmod.
         handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(state, file)

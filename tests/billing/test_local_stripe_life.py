@@ -1,0 +1,173 @@
+"""A subscription on the local Stripe, from Checkout to its end, over HTTP with Stripe's own client."""
+
+from datetime import UTC, datetime
+
+import pytest
+import stripe
+
+from billing.local_stripe.money import next_boundary
+from tests.support.local_stripe import DAY, PaymentRefused, RunningLocalStripe
+
+FAILS_LATER = "4000000000000341"
+
+
+def status(local: RunningLocalStripe, subscription: stripe.Subscription) -> str:
+    return local.client.v1.subscriptions.retrieve(subscription.id).status
+
+
+def invoices(local: RunningLocalStripe) -> list[str | None]:
+    """Their statuses, oldest first."""
+    return [each.status for each in local.client.v1.invoices.list()][::-1]
+
+
+def test_a_whole_life(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe(subscription_data={"metadata": {"bot": "7"}})
+    assert subscription.status == "active" and subscription.metadata["bot"] == "7"
+    portal = local_stripe.open_portal(str(subscription.customer))
+
+    local_stripe.cancel(portal, subscription.id)
+    leaving = local_stripe.client.v1.subscriptions.retrieve(subscription.id)
+    assert leaving.status == "active"
+    assert leaving.cancel_at == leaving["items"]["data"][0]["current_period_end"]
+    assert leaving.cancel_at_period_end is False, "the portal writes only cancel_at, in flexible billing mode"
+
+    local_stripe.resume(portal, subscription.id)
+    assert local_stripe.client.v1.subscriptions.retrieve(subscription.id).cancel_at is None
+
+    local_stripe.advance(31 * DAY)
+    assert (status(local_stripe, subscription), invoices(local_stripe)) == ("active", ["paid", "paid"])
+
+    local_stripe.change_card(portal, FAILS_LATER)
+    local_stripe.advance(31 * DAY)
+    assert (status(local_stripe, subscription), invoices(local_stripe)) == (
+        "past_due",
+        ["paid", "paid", "open"],
+    )
+
+    local_stripe.change_card(portal)
+    assert (status(local_stripe, subscription), invoices(local_stripe)) == ("active", ["paid"] * 3)
+
+    local_stripe.cancel(portal, subscription.id)
+    local_stripe.advance(31 * DAY)
+    assert (status(local_stripe, subscription), invoices(local_stripe)) == ("canceled", ["paid"] * 3)
+
+
+def test_each_step_is_told_as_an_event(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    local_stripe.change_card(local_stripe.open_portal(str(subscription.customer)), FAILS_LATER)
+    local_stripe.advance(31 * DAY)
+    local_stripe.client.v1.subscriptions.cancel(subscription.id)
+    told = [each.type for each in local_stripe.client.v1.events.list({"limit": 100})][::-1]
+    assert told == [
+        "product.created",
+        "price.created",
+        "customer.created",
+        "payment_method.attached",
+        "customer.updated",
+        "customer.subscription.created",
+        "invoice.created",
+        "invoice.finalized",
+        "payment_intent.created",
+        "payment_intent.succeeded",
+        "invoice.paid",
+        "invoice.payment_succeeded",
+        "customer.subscription.updated",
+        "checkout.session.completed",
+        "payment_method.attached",
+        "customer.updated",
+        "customer.subscription.updated",
+        "customer.subscription.updated",
+        "invoice.created",
+        "invoice.finalized",
+        "payment_intent.created",
+        "payment_intent.payment_failed",
+        "invoice.payment_failed",
+        "customer.subscription.updated",
+        "customer.subscription.deleted",
+    ]
+
+
+def test_a_renewal_that_fails_is_retried_and_then_ends_the_subscription(
+    local_stripe: RunningLocalStripe,
+) -> None:
+    subscription = local_stripe.subscribe()
+    portal = local_stripe.open_portal(str(subscription.customer))
+    local_stripe.change_card(portal, FAILS_LATER)
+    local_stripe.advance(subscription["items"]["data"][0]["current_period_end"] - subscription.created + 60)
+    with pytest.raises(PaymentRefused, match="declined when paying the open invoice"):
+        local_stripe.change_card(portal, FAILS_LATER)
+    local_stripe.advance(8 * DAY)
+    assert status(local_stripe, subscription) == "past_due"
+    local_stripe.advance(7 * DAY)
+    ended = local_stripe.client.v1.subscriptions.retrieve(subscription.id)
+    assert ended.status == "canceled"
+    assert ended.cancellation_details and ended.cancellation_details.reason == "payment_failed"
+
+
+def test_a_retry_with_a_card_that_works_again_heals(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    portal = local_stripe.open_portal(str(subscription.customer))
+    good = subscription.default_payment_method
+    local_stripe.change_card(portal, FAILS_LATER)
+    local_stripe.advance(31 * DAY)
+    local_stripe.client.v1.subscriptions.update(subscription.id, {"default_payment_method": str(good)})
+    assert status(local_stripe, subscription) == "past_due"
+    local_stripe.advance(4 * DAY)
+    assert status(local_stripe, subscription) == "active"
+
+
+def test_a_jump_over_months_renews_each_of_them(local_stripe: RunningLocalStripe) -> None:
+    local_stripe.subscribe()
+    local_stripe.advance(100 * DAY)
+    periods = [(each.period_start, each.period_end) for each in local_stripe.client.v1.invoices.list()][::-1]
+    assert len(periods) == 4
+    assert all(before[1] == after[0] for before, after in zip(periods, periods[1:], strict=False))
+    created = [each.created for each in local_stripe.client.v1.invoices.list()][::-1]
+    assert created[1:] == [begin for begin, _ in periods[1:]]
+
+
+def test_months_are_calendar_months() -> None:
+    start = moment = int(datetime(2027, 1, 31, 12, tzinfo=UTC).timestamp())
+    days = []
+    for _ in range(4):
+        moment = next_boundary(start, moment, {"interval": "month", "interval_count": 1})
+        days.append(datetime.fromtimestamp(moment, UTC).strftime("%d %b"))
+    assert days == ["28 Feb", "31 Mar", "30 Apr", "31 May"]
+
+
+def test_a_trial_costs_nothing_until_it_ends(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe(subscription_data={"trial_period_days": 14})
+    assert subscription.status == "trialing"
+    local_stripe.advance(15 * DAY)
+    assert status(local_stripe, subscription) == "active"
+    assert [each.amount_paid for each in local_stripe.client.v1.invoices.list()] == [500, 0]
+
+
+def test_a_subscription_that_is_never_paid_expires(local_stripe: RunningLocalStripe) -> None:
+    price = local_stripe.make_price()
+    customer = local_stripe.client.v1.customers.create({"email": "ada@example.com"})
+    subscription = local_stripe.client.v1.subscriptions.create(
+        {"customer": customer.id, "items": [{"price": price.id}]}
+    )
+    assert subscription.status == "incomplete"
+    local_stripe.advance(DAY)
+    assert status(local_stripe, subscription) == "incomplete_expired"
+
+
+def test_a_cancelled_subscription_cannot_come_back(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    assert local_stripe.client.v1.subscriptions.cancel(subscription.id).status == "canceled"
+    with pytest.raises(stripe.InvalidRequestError, match="canceled subscription can only update"):
+        local_stripe.client.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": False})
+    with pytest.raises(stripe.InvalidRequestError, match="No such subscription"):
+        local_stripe.client.v1.subscriptions.cancel(subscription.id)
+    with pytest.raises(PaymentRefused, match="has ended"):
+        local_stripe.resume(local_stripe.open_portal(str(subscription.customer)), subscription.id)
+
+
+def test_a_deleted_customer_leaves_no_running_subscription(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    local_stripe.client.v1.customers.delete(str(subscription.customer))
+    assert status(local_stripe, subscription) == "canceled"
+    assert local_stripe.client.v1.customers.retrieve(str(subscription.customer)).deleted
+    assert local_stripe.client.v1.customers.list().data == []

@@ -1,0 +1,163 @@
+"""The hosted pages of the local Stripe, as a customer's browser meets them."""
+
+from collections.abc import Iterator
+
+import pytest
+import stripe
+
+from tests.support.local_stripe import DAY, PaymentRefused, RunningLocalStripe
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[RunningLocalStripe]:
+    with RunningLocalStripe() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def price(local: RunningLocalStripe) -> str:
+    return local.make_price().id
+
+
+def subscriptions_of(local: RunningLocalStripe, email: str) -> list[stripe.Subscription]:
+    customers = local.client.v1.customers.list({"email": email})
+    return [
+        each
+        for customer in customers
+        for each in local.client.v1.subscriptions.list({"customer": customer.id, "status": "all"})
+    ]
+
+
+def test_paying_leads_back_with_the_session(local: RunningLocalStripe, price: str) -> None:
+    session = local.open_checkout(price, client_reference_id="bot-1", metadata={"bot": "1"})
+    status, html = local.see(str(session.url))
+    assert status == 200 and "TEST MODE" in html and "5.00 EUR" in html and "https://site.example/back" in html
+    assert local.pay(str(session.url)) == f"https://site.example/return?session_id={session.id}"
+    paid = local.client.v1.checkout.sessions.retrieve(session.id, {"expand": ["subscription", "line_items"]})
+    assert (paid.status, paid.payment_status, paid.client_reference_id) == ("complete", "paid", "bot-1")
+    assert paid.subscription.status == "active"  # type: ignore[union-attr]
+    assert paid.line_items and paid.line_items.data[0].description == "Pub"
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("4000000000000002", "Your card was declined."),
+        ("4000 0000 0000 9995", "insufficient funds"),
+        ("4000000000000341", "Your card was declined."),
+        ("4111111111111111", "use one of the test cards"),
+        ("hello", "number is incorrect"),
+        ("", "number is incorrect"),
+    ],
+)
+def test_a_declined_card_says_so_and_the_page_stays_open(
+    local: RunningLocalStripe, price: str, card: str, words: str
+) -> None:
+    session = local.open_checkout(price)
+    email = f"declined{card[-3:]}@example.com"
+    with pytest.raises(PaymentRefused, match=words):
+        local.pay(str(session.url), card, email)
+    assert local.client.v1.checkout.sessions.retrieve(session.id).status == "open"
+    assert local.client.v1.customers.list({"email": email}).data == []
+    local.pay(str(session.url), email=email)
+    assert len(subscriptions_of(local, email)) == 1
+
+
+def test_paying_twice_makes_one_subscription(local: RunningLocalStripe, price: str) -> None:
+    session = local.open_checkout(price)
+    first = local.pay(str(session.url), email="twice@example.com")
+    assert local.pay(str(session.url), email="twice@example.com") == first
+    assert len(subscriptions_of(local, "twice@example.com")) == 1
+    status, html = local.see(f"{local.url}/c/pay/{session.id}")
+    assert status == 200 and "Already paid" in html and first in html
+
+
+def test_a_session_of_a_known_customer_asks_for_no_address(local: RunningLocalStripe, price: str) -> None:
+    customer = local.client.v1.customers.create({"email": "known@example.com"})
+    session = local.open_checkout(price, customer=customer.id)
+    _, html = local.see(str(session.url))
+    assert "known@example.com" in html and 'name="email"' not in html
+    local.pay(str(session.url))
+    assert len(subscriptions_of(local, "known@example.com")) == 1
+
+
+def test_an_address_that_is_none_is_refused(local: RunningLocalStripe, price: str) -> None:
+    session = local.open_checkout(price)
+    with pytest.raises(PaymentRefused, match="e-mail address"):
+        local.pay(str(session.url), email="nobody")
+
+
+def test_an_expired_session_takes_no_money(local: RunningLocalStripe, price: str) -> None:
+    session = local.open_checkout(price)
+    local.client.v1.checkout.sessions.expire(session.id)
+    status, html = local.see(str(session.url))
+    assert status == 410 and "expired" in html and "https://site.example/back" in html
+    with pytest.raises(PaymentRefused, match="expired"):
+        local.pay(str(session.url), email="late@example.com")
+    assert subscriptions_of(local, "late@example.com") == []
+    with pytest.raises(stripe.InvalidRequestError, match="status of expired"):
+        local.client.v1.checkout.sessions.expire(session.id)
+
+
+def test_a_session_expires_by_itself_after_a_day(local_stripe: RunningLocalStripe) -> None:
+    session = local_stripe.open_checkout(local_stripe.make_price().id)
+    local_stripe.advance(DAY - 60)
+    assert local_stripe.client.v1.checkout.sessions.retrieve(session.id).status == "open"
+    local_stripe.advance(61)
+    assert local_stripe.client.v1.checkout.sessions.retrieve(session.id).status == "expired"
+    events = local_stripe.client.v1.events.list({"type": "checkout.session.expired"})
+    assert [each.data.object["id"] for each in events] == [session.id]
+
+
+def test_names_are_escaped(local: RunningLocalStripe) -> None:
+    made = local.client.v1.prices.create(
+        {
+            "currency": "eur",
+            "unit_amount": 1,
+            "recurring": {"interval": "month"},
+            "product_data": {"name": "<script>x</script>"},
+        }
+    )
+    _, html = local.see(str(local.open_checkout(made.id).url))
+    assert "<script>" not in html and "&lt;script&gt;" in html
+
+
+def test_the_portal_shows_subscription_card_and_invoices(local: RunningLocalStripe, price: str) -> None:
+    session = local.open_checkout(price)
+    local.pay(str(session.url), email="portal@example.com")
+    (subscription,) = subscriptions_of(local, "portal@example.com")
+    status, html = local.see(local.open_portal(str(subscription.customer)))
+    assert status == 200
+    for words in ("TEST MODE", "ending in 4242", "5.00 EUR", "https://site.example/account", "/i/in_"):
+        assert words in html
+    invoice = local.client.v1.invoices.list({"subscription": subscription.id}).data[0]
+    status, html = local.see(str(invoice.hosted_invoice_url))
+    assert status == 200 and str(invoice.number) in html
+
+
+def test_the_portal_of_one_customer_cannot_cancel_for_another(local: RunningLocalStripe, price: str) -> None:
+    mine, theirs = (local.open_checkout(price) for _ in range(2))
+    local.pay(str(mine.url), email="mine@example.com")
+    local.pay(str(theirs.url), email="theirs@example.com")
+    (my_own,) = subscriptions_of(local, "mine@example.com")
+    (other,) = subscriptions_of(local, "theirs@example.com")
+    with pytest.raises(PaymentRefused):
+        local.cancel(local.open_portal(str(my_own.customer)), other.id)
+    assert local.client.v1.subscriptions.retrieve(other.id).cancel_at is None
+
+
+def test_a_form_of_another_site_is_refused(local: RunningLocalStripe) -> None:
+    answer, body = local._send("POST", f"{local.url}/", {"days": "31"}, {"Origin": "https://evil.example"})
+    assert answer.status == 403 and "evil.example" in body
+
+
+def test_unknown_pages_and_sessions_are_not_found(local: RunningLocalStripe) -> None:
+    for path in ("/nothing", "/c/pay/cs_test_none", "/p/session/none", "/i/none"):
+        assert local.see(local.url + path)[0] == 404
+
+
+def test_the_index_moves_the_clock(local_stripe: RunningLocalStripe) -> None:
+    local_stripe.subscribe()
+    assert "ada@example.com" in local_stripe.see(local_stripe.url + "/")[1]
+    assert local_stripe._submit(local_stripe.url + "/", {"days": "31"}) == "/"
+    assert len(local_stripe.client.v1.invoices.list().data) == 2
