@@ -24,6 +24,7 @@ async function submit(form) {
     const { status, html } = await ask(form.action, { method: "POST", body: new FormData(form) });
     if (status === 201) {
       show(html);
+      answers.firstElementChild.scrollIntoView({ block: "nearest" });
       form.reset();
       clearErrors(form);
     } else if (status === 422) refuse(form, html);
@@ -56,7 +57,7 @@ function clearErrors(form) {
 
 // The websocket brings answers at once; this finds those that it missed.
 async function lookAgain() {
-  for (const row of answers.querySelectorAll("li:not([data-finished])")) {
+  for (const row of answers.querySelectorAll(".answer:not([data-finished])")) {
     try {
       const { status, html } = await ask(row.dataset.url);
       if (status === 200) show(html);

@@ -3,17 +3,18 @@
 import { size } from "./format.js";
 
 const LENGTH = 180; // seconds
-const rate = (bytes) => size(bytes).replace(" ", "");
+const short = (bytes) => size(bytes).replace(" ", "");
+const POWERS = Array.from({ length: 40 }, (_, power) => 2 ** power);
 const SERIES = {
-  cpu: { keys: ["cpu"], label: (value) => `${value}%`, least: 5 },
-  memory: { keys: ["memory"], label: rate, least: 64 * 1024 ** 2 },
-  network: { keys: ["rx_rate", "tx_rate"], label: rate, least: 1024 },
-  disk: { keys: ["read_rate", "write_rate"], label: rate, least: 1024 },
+  cpu: { keys: ["cpu"], label: (value) => `${value}%`, least: 5, steps: [1, 2, 5, 10, 20, 25, 50, 100, 200] },
+  memory: { keys: ["memory"], label: short, least: 64 * 1024 ** 2, steps: POWERS },
+  network: { keys: ["rx_rate", "tx_rate"], label: short, least: 1024, steps: POWERS },
+  disk: { keys: ["read_rate", "write_rate"], label: short, least: 1024, steps: POWERS },
 };
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function draw(place, { keys, label, least }) {
+function draw(place, { keys, label, least, steps }) {
   const axis = { stroke: color("--soft"), font: "11px system-ui, sans-serif", grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   const lines = keys.map((key, index) => {
     const stroke = color(index ? "--series-b" : "--series-a");
@@ -24,11 +25,11 @@ function draw(place, { keys, label, least }) {
     height: place.clientHeight,
     legend: { show: false },
     cursor: { show: false },
-    padding: [6, 4, 0, 0],
+    padding: [6, 16, 0, 0],
     scales: { x: { time: false, range: [-LENGTH, 0] }, y: { range: (chart, low, high) => [0, Math.max(least, high * 1.15)] } },
     axes: [
       { ...axis, size: 20, gap: 2, splits: () => [-180, -120, -60, 0], values: (chart, splits) => splits.map((at) => (at ? `${at / -60} min` : "now")), align: 0 },
-      { ...axis, size: 58, gap: 4, space: 30, values: (chart, splits) => splits.map(label) },
+      { ...axis, size: 58, gap: 4, space: 26, incrs: steps, values: (chart, splits) => splits.map(label) },
     ],
     series: [{}, ...lines],
   };

@@ -1,0 +1,64 @@
+"""What a pub's row means, in words for its owner: one small table over the wish and what was seen."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.utils import timezone
+
+from pubs.models import Bot, Status
+
+# What was seen longer ago than this is no longer taken for true.
+STALE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A word for the badge, its tone (a CSS class) and a sentence that explains it."""
+
+    word: str
+    tone: str
+    meaning: str
+
+
+UP = Shown("up", "good", "People can connect to it and join with your invites.")
+STARTING = Shown("starting", "busy", "We are getting it ready. It is up by itself in a moment.")
+DOWN = Shown("down", "bad", "It does not answer right now. It is being started again by itself.")
+STOPPED = Shown(
+    "stopped", "off", "You stopped it. Everything in it is kept, and you can start it at any time."
+)
+STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is kept.")
+NOT_PAID = Shown("not paid yet", "todo", "Pay, and it starts by itself within a minute.")
+UNPAID = Shown(
+    "payment failed", "bad", "It is stopped until a payment goes through. Everything in it is kept."
+)
+ENDED = Shown(
+    "ended", "off", "Its subscription has ended. Everything in it is kept: pay again and it comes back."
+)
+
+
+def shown(bot: Bot) -> Shown:
+    if not bot.is_wanted and bot.status != Status.NONE:
+        return STOPPING
+    if not bot.paid:
+        return _without_payment(bot)
+    if not bot.switched_on:
+        return STOPPED
+    if bot.status == Status.UP:
+        return UP
+    return DOWN if bot.status == Status.DOWN and _has_been_up(bot) else STARTING
+
+
+def is_stale(bot: Bot) -> bool:
+    """Whether the status may have changed unseen. A bot that nobody runs or wants has nothing to see."""
+    may_run = bot.is_wanted or bot.status != Status.NONE
+    return may_run and bot.seen_at is not None and timezone.now() - bot.seen_at > STALE
+
+
+def _without_payment(bot: Bot) -> Shown:
+    if bot.paid_status in ("past_due", "unpaid"):
+        return UNPAID
+    return ENDED if bot.paid_status in ("canceled", "incomplete_expired") else NOT_PAID
+
+
+def _has_been_up(bot: Bot) -> bool:
+    return bot.status_changes.filter(new=Status.UP).exists()

@@ -1,0 +1,138 @@
+"""What templates can't say by themselves: the price, ages, sizes, QR codes, a command's answer in plain words."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import segno
+from django import template
+from django.conf import settings
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from djstripe.models import Price
+
+from pubs import shown as looks
+from pubs.catalogue import CATALOGUE
+from pubs.models import Command
+
+register = template.Library()
+register.filter("shown", looks.shown)
+register.filter("is_stale", looks.is_stale)
+
+SIGNS = {"eur": "€", "gbp": "£", "usd": "$"}
+# Stripe counts these in whole units, all others in hundredths.
+WHOLE = frozenset({"clp", "jpy", "krw", "pyg", "vnd", "xaf", "xof", "xpf"})
+# Keys of the pub's answers, by what their values are.
+TIMES = frozenset({"created", "lastUsed", "revoked", "since"})
+SIZES = frozenset(
+    {
+        "rss",
+        "heapUsed",
+        "external",
+        "arrayBuffers",
+        "heapLimit",
+        "blobs",
+        "db",
+        "total",
+        "bytes",
+        "volumeFree",
+        "volumeSize",
+    }
+)
+
+
+def money(amount: int, currency: str) -> str:
+    """Stripe's smallest units as people write them: 900 eur is €9, 950 eur €9.50."""
+    number = str(amount) if currency in WHOLE else f"{amount / 100:.2f}".removesuffix(".00")
+    sign = SIGNS.get(currency)
+    return f"{sign}{number}" if sign else f"{number} {currency.upper()}"
+
+
+@register.simple_tag
+def price() -> str:
+    """What a pub costs, from the mirror of Stripe; from the settings as long as the mirror is empty."""
+    ours = Price.objects.filter(
+        lookup_key=settings.PRICE_LOOKUP_KEY, active=True, livemode=settings.STRIPE_LIVE_MODE
+    ).first()
+    if ours is None or ours.unit_amount is None:
+        return f"{money(settings.PRICE_CENTS, settings.PRICE_CURRENCY)} a month"
+    return f"{money(ours.unit_amount, ours.currency)} a month"
+
+
+@register.filter
+def age(at: datetime | str | None) -> str:
+    """How long ago, in one unit: 4 s ago. `age` in format.js says the same."""
+    moment = parse_datetime(at) if isinstance(at, str) else at
+    if moment is None:
+        return "never"
+    seconds = max(0, int((timezone.now() - moment).total_seconds()))
+    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
+        if number := seconds // size:
+            return f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''} ago"
+    return f"{seconds} s ago"
+
+
+@register.filter
+def size(count: float | None) -> str:
+    """Bytes with a unit, 1024 to the next. `size` in format.js says the same."""
+    value = float(count or 0)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1024 or unit == "GB":
+            break
+        value /= 1024
+    return f"{value:.{0 if value >= 100 or unit == 'B' else 1}f}".removesuffix(".0") + f" {unit}"
+
+
+@register.simple_tag
+def server_time() -> str:
+    """For pages to count ages by our clock, whatever the visitor's own says."""
+    return timezone.now().isoformat()
+
+
+@register.filter
+def qr(text: str) -> str:
+    """A QR code as the address of an image."""
+    return segno.make(text, error="m").svg_data_uri(scale=4, border=3, dark="#10202c", light="#ffffff")
+
+
+@register.filter
+def title(command: Command) -> str:
+    entry = CATALOGUE.get(command.name)
+    return entry.title if entry else command.name
+
+
+@register.filter
+def label(key: str) -> str:
+    """A key of an answer as a word: lastUsed is Last used."""
+    return re.sub(r"(?<=[a-z])([A-Z])|_", lambda found: f" {(found[1] or '').lower()}", str(key)).capitalize()
+
+
+@register.filter
+def shape(value: Any) -> str:
+    """How an answer is best shown: as pairs, a list of pairs, a list or a text."""
+    if isinstance(value, dict):
+        return "pairs"
+    if isinstance(value, list):
+        return "rows" if value and all(isinstance(row, dict) for row in value) else "list"
+    return "text"
+
+
+@register.filter
+def cell(row: dict[str, Any], key: str) -> Any:
+    """One value of an answer in plain words; pairs and lists stay as they are."""
+    value = row.get(key)
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number(key, value)
+    return value
+
+
+def _number(key: str, value: float) -> str:
+    if key in TIMES:
+        return f"{datetime.fromtimestamp(value / 1000, UTC):%-d %b %Y, %H:%M} UTC"
+    if key in SIZES:
+        return size(value)
+    return str(timedelta(seconds=int(value))) if key == "uptime" else str(value)

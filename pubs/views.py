@@ -1,0 +1,179 @@
+"""The customer's pages. The look-up of the bot is the permission; what is done, the bot does itself."""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from accounts.models import User
+from pubs import catalogue, live
+from pubs.forms import DeleteForm, NameForm
+from pubs.models import Bot
+
+ANSWERS_SHOWN = 10
+logger = logging.getLogger(__name__)
+
+
+class AuthenticatedRequest(HttpRequest):
+    """Behind `login_required`."""
+
+    user: User
+
+
+def own(request: AuthenticatedRequest, pk: UUID) -> Bot:
+    return get_object_or_404(Bot.objects.alive().filter(owner=request.user), pk=pk)
+
+
+def wants_piece(request: HttpRequest) -> bool:
+    """Whether our own script asks: it puts a piece into the page that it has."""
+    return request.headers.get("X-Requested-With") == "fetch"
+
+
+@require_safe
+def landing(request: HttpRequest) -> HttpResponse:
+    return render(request, "landing.html")
+
+
+@login_required
+@require_safe
+def bot_list(request: AuthenticatedRequest) -> HttpResponse:
+    return render(request, "pubs/list.html", {"bots": request.user.bots.alive()})
+
+
+@login_required
+def new(request: AuthenticatedRequest) -> HttpResponse:
+    form = NameForm(request.POST or None)
+    if form.is_valid() and (bot := form.create(request.user)):
+        return redirect(bot)
+    first = not request.user.bots.alive().exists()
+    return render(
+        request, "pubs/new.html", {"form": form, "first": first}, status=422 if form.errors else 200
+    )
+
+
+@login_required
+@require_safe
+@never_cache
+@vary_on_headers("X-Requested-With")
+def pub(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    if wants_piece(request):
+        return render(request, "pubs/_pub.html", {"bot": bot})
+    say_that_somebody_looks(bot)
+    return pub_page(request, bot)
+
+
+def pub_page(request: AuthenticatedRequest, bot: Bot, **bound: Any) -> HttpResponse:
+    """The whole page. A form that was refused comes as `rename` or, under its entry's name, as `asked`."""
+    offered = [entry for entry in catalogue.CATALOGUE.values() if entry.on_page]
+    # What a new pub needs first comes first, then what needs no form.
+    offered.sort(key=lambda entry: (entry.name != "create_invite", bool(entry.form.base_fields)))
+    forms = {entry: entry.page_form() for entry in offered}
+    context = {
+        "bot": bot,
+        "stats": live.newest_stats(bot.pk),
+        "commands": bot.commands.all()[:ANSWERS_SHOWN],
+        "forms": forms | bound.get("asked", {}),
+        "rename": bound.get("rename") or NameForm(initial={"name": bot.name}),
+    }
+    return render(request, "pubs/pub.html", context, status=422 if bound else 200)
+
+
+def say_that_somebody_looks(bot: Bot) -> None:
+    """Figures are nice to have: the page comes without them when nobody can be told."""
+    try:
+        live.watch(bot.pk)
+    except Exception:
+        logger.warning("Nobody could be told that %s is looked at", bot.pk, exc_info=True)
+
+
+@login_required
+@require_POST
+def start(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    bot.start()
+    return redirect(bot)
+
+
+@login_required
+@require_POST
+def stop(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    bot.stop()
+    return redirect(bot)
+
+
+@login_required
+@require_POST
+def restart(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    bot.restart()
+    messages.success(request, "Your pub restarts. Nothing in it is lost.")
+    return redirect(bot)
+
+
+@login_required
+@require_POST
+def rename(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    form = NameForm(request.POST)
+    if form.is_valid() and form.rename(bot):
+        messages.success(request, f"Your pub is called “{bot.name}” now.")
+        return redirect(bot)
+    return pub_page(request, bot, rename=form)
+
+
+@login_required
+def delete(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    form = DeleteForm(request.POST or None, bot=bot)
+    if form.is_valid():
+        bot.delete_softly()
+        messages.success(request, f"“{bot.name}” is deleted. It stops now, and you pay nothing more for it.")
+        return redirect("pubs:list")
+    return render(request, "pubs/delete.html", {"bot": bot, "form": form}, status=422 if form.errors else 200)
+
+
+@login_required
+@require_POST
+def command(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    entry = catalogue.CATALOGUE.get(request.POST.get("name", ""))
+    if entry is None or not entry.on_page:
+        raise Http404("A pub knows no such command.")
+    form = entry.page_form(request.POST)
+    try:
+        asked = catalogue.ask(bot, request.user, entry.name, entry.page_args(request.POST))
+    except ValidationError as error:
+        form.is_valid() and form.add_error(None, error.messages)
+        return refused(request, bot, entry, form)
+    if wants_piece(request):
+        return render(request, "pubs/_command.html", {"bot": bot, "command": asked}, status=201)
+    return redirect("pubs:command_result", bot.pk, asked.pk)
+
+
+def refused(request: AuthenticatedRequest, bot: Bot, entry: catalogue.Entry, form: Any) -> HttpResponse:
+    if wants_piece(request):
+        return render(
+            request, "pubs/_command_form.html", {"bot": bot, "entry": entry, "form": form}, status=422
+        )
+    return pub_page(request, bot, asked={entry: form})
+
+
+@login_required
+@require_GET
+@never_cache
+@vary_on_headers("X-Requested-With")
+def command_result(request: AuthenticatedRequest, pk: UUID, command_pk: UUID) -> HttpResponse:
+    bot = own(request, pk)
+    asked = get_object_or_404(bot.commands, pk=command_pk)
+    template = "pubs/_command.html" if wants_piece(request) else "pubs/command_result.html"
+    return render(request, template, {"bot": bot, "command": asked})
