@@ -114,7 +114,10 @@ class Bot(models.Model):
     address = models.CharField(max_length=255, blank=True, help_text="host:port that peers reach")
     ssb_id = models.CharField("Scuttlebutt id", max_length=60, blank=True)
     told = models.CharField(
-        max_length=10, choices=Status.choices, blank=True, help_text="the status that the owner was last mailed"
+        max_length=10,
+        choices=Status.choices,
+        blank=True,
+        help_text="the status that the owner was last mailed",
     )
 
     objects = BotQuerySet.as_manager()
@@ -184,8 +187,8 @@ class Bot(models.Model):
         """It stops and is no longer shown; its volume is kept, and billing ends its subscription."""
         self._write(deleted_at=timezone.now())
 
-    def ask(self, by: "User", name: str, args: dict[str, Any]) -> "Command":
-        """Have a worker run a command of the catalogue; the arguments are checked by then."""
+    def ask(self, by: "User | None", name: str, args: dict[str, Any]) -> "Command":
+        """Have a worker run a command after commit. `catalogue.ask` has checked the arguments by then."""
         command: Command = self.commands.create(by=by, name=name, args=args)
         live.ask(command.pk)
         return command
@@ -242,7 +245,9 @@ class Command(models.Model):
         indexes = [
             models.Index(fields=["bot", "-created"], name="command_newest"),
             models.Index(
-                fields=["created"], condition=models.Q(state__in=["queued", "running"]), name="command_unfinished"
+                fields=["created"],
+                condition=models.Q(state__in=["queued", "running"]),
+                name="command_unfinished",
             ),
         ]
 
