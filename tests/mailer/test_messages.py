@@ -1,0 +1,124 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.core.mail import EmailMessage
+from django.db import transaction
+
+from mailer import messages
+from mailer.models import Message
+
+pytestmark = pytest.mark.django_db
+AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+TO: dict[str, Any] = {"key": "k", "to": "ada@customer.example", "name": "Ada & Bo", "url": "https://pubs.example/p/1/"}
+PUB: dict[str, Any] = {**TO, "pub_name": "Tea & <b>Rum</b>"}
+ALL = [
+    (messages.welcome, TO),
+    (messages.pub_is_up, {**PUB, "address": "pubs.example:24001"}),
+    (messages.pub_is_down, {**PUB, "since": AT, "reason": "No room & no <i>luck</i>."}),
+    (messages.payment_failed, {**PUB, "until": AT}),
+    (messages.subscription_ended, {**PUB, "kept_until": AT}),
+]
+
+
+def written(function: Any, values: dict[str, Any]) -> Message:
+    function(**values)
+    return Message.objects.get()
+
+
+@pytest.mark.parametrize(("function", "values"), ALL)
+def test_each_message_greets_and_says_where_to_go(queued: list[int], function: Any, values: dict[str, Any]) -> None:
+    mail = written(function, values)
+    assert mail.text.startswith("Hello Ada & Bo,")
+    assert "https://pubs.example/p/1/" in mail.text
+    assert 'href="https://pubs.example/p/1/"' in mail.html
+    assert "\n" not in mail.subject
+    assert "{" not in mail.subject + mail.text
+
+
+@pytest.mark.parametrize(("function", "values"), ALL[1:])
+def test_names_are_as_typed_in_text_and_escaped_in_html(
+    queued: list[int], function: Any, values: dict[str, Any]
+) -> None:
+    mail = written(function, values)
+    assert "“Tea & <b>Rum</b>”" in mail.subject
+    assert "“Tea & <b>Rum</b>”" in mail.text
+    assert "Tea &amp; &lt;b&gt;Rum&lt;/b&gt;" in mail.html
+    assert "<b>Rum" not in mail.html
+    assert "<i>luck" not in mail.html
+
+
+@pytest.mark.parametrize(("function", "values"), ALL)
+def test_somebody_without_a_name_is_greeted_without_one(
+    queued: list[int], function: Any, values: dict[str, Any]
+) -> None:
+    mail = written(function, {**values, "name": ""})
+    assert mail.text.startswith("Hello,")
+    assert "<p>Hello,</p>" in mail.html
+
+
+def test_what_is_not_known_is_not_mentioned(queued: list[int]) -> None:
+    messages.pub_is_up(key="a", to="a@customer.example", pub_name="P", url="https://pubs.example/")
+    messages.payment_failed(key="b", to="a@customer.example", pub_name="P", url="https://pubs.example/")
+    messages.subscription_ended(key="c", to="a@customer.example", pub_name="P", url="https://pubs.example/")
+    for mail in Message.objects.all():
+        assert "None" not in mail.text + mail.html
+        assert "until ." not in mail.text
+        assert " at ." not in mail.text
+
+
+@pytest.mark.parametrize("name", ["a\r\nBcc: all@customer.example", "a\u2028b", "a\x0bb", "tab\there"])
+def test_no_name_can_add_a_header(queued: list[int], name: str) -> None:
+    mail = written(messages.pub_is_up, {**PUB, "pub_name": name})
+    sent = EmailMessage(mail.subject, mail.text, to=[mail.to]).message()
+    assert "Bcc" not in sent
+    assert sent["Subject"] == mail.subject
+
+
+@pytest.mark.parametrize("name", ["مرحبا بالعالم", "🏴‍☠️ Café", "海の家", "W" * 64])
+def test_names_of_any_script_arrive_as_they_are(queued: list[int], name: str) -> None:
+    mail = written(messages.pub_is_up, {**PUB, "pub_name": name})
+    assert name in mail.subject
+    assert name in mail.text
+    assert f"<bdi>{name}</bdi>" in mail.html
+
+
+def test_a_long_subject_is_cut_and_says_so() -> None:
+    line = messages.one_line("x" * 500)
+    assert len(line) == 200
+    assert line.endswith("…")
+
+
+def test_the_same_key_twice_is_one_mail(queued: list[int], django_capture_on_commit_callbacks: Any) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        messages.welcome(**TO)
+        messages.welcome(**{**TO, "name": "Somebody else"})
+    mail = Message.objects.get()
+    assert "Ada" in mail.text
+    assert queued == [mail.pk]
+
+
+def test_nothing_is_queued_before_commit(queued: list[int], django_capture_on_commit_callbacks: Any) -> None:
+    with django_capture_on_commit_callbacks() as callbacks:
+        messages.welcome(**TO)
+    assert queued == []
+    assert len(callbacks) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_rolled_back_is_neither_written_nor_queued(queued: list[int]) -> None:
+    with pytest.raises(RuntimeError), transaction.atomic():
+        messages.welcome(**TO)
+        raise RuntimeError
+    assert not Message.objects.exists()
+    assert queued == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_broker_the_mail_waits_in_the_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(message_id: int) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("mailer.messages._queue", broken)
+    messages.welcome(**TO)
+    assert Message.objects.get().sent_at is None
