@@ -1,0 +1,220 @@
+"""A customer pays for a pub, or does not."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import Settings
+from rest_framework.test import APIRequestFactory, force_authenticate
+from rest_framework.views import APIView
+
+from accounts.models import User
+from billing import gateway
+from billing.api import CheckoutView, PortalView
+from mailer.models import Message
+from pubs.models import Bot
+from tests.billing.conftest import Customer, said
+from tests.support.local_stripe import PaymentRefused, RunningLocalStripe, wait_until
+from tests.support.site import RunningSite
+
+
+@pytest.mark.usefixtures("site")
+def test_a_paid_pub_is_paid_by_webhook_alone(alice: Customer, stripe: RunningLocalStripe) -> None:
+    alice.pay()
+    stripe.settle()
+    bot = alice.see()
+    assert bot.paid and bot.is_wanted
+    assert bot.paid_status == "active"
+    assert bot.paid_until and bot.paid_until > timezone.now()
+    assert not bot.paid_ends
+
+
+@pytest.mark.usefixtures("site")
+def test_the_subscription_and_customer_are_linked_with_pub_and_user(
+    alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    from djstripe.models import Event, Subscription
+
+    alice.pay()
+    stripe.settle()
+    subscription = Subscription.objects.get()
+    assert subscription.id == alice.see().subscription_id
+    assert subscription.metadata == {"bot": str(alice.bot.pk)}
+    assert subscription.customer.subscriber == alice.bot.owner
+    assert Event.objects.filter(type="checkout.session.completed").exists()
+
+
+def test_paying_leads_to_stripes_page_and_back_to_the_pub(alice: Customer) -> None:
+    answer = alice.come_back(alice.pay())
+    assert answer.status_code == 302
+    assert answer["Location"] == alice.bot.get_absolute_url()
+    assert said(answer) == ["Thank you! Your pub is paid and starts now."]
+
+
+def test_a_declined_card_leaves_the_pub_unpaid_and_can_be_tried_again(alice: Customer) -> None:
+    with pytest.raises(PaymentRefused, match="declined"):
+        alice.pay("4000000000000002")
+    assert gateway.subscriptions_of(alice.bot) == []
+    alice.come_back(alice.pay())
+    assert alice.see().paid
+
+
+def test_an_abandoned_payment_page_is_offered_again(alice: Customer, stripe: RunningLocalStripe) -> None:
+    first = alice.open_checkout()
+    assert not alice.see().paid
+    assert alice.open_checkout() == first
+    stripe.advance(25 * 3600)
+    later = alice.open_checkout()
+    assert later != first
+    alice.come_back(stripe.pay(later))
+    assert alice.see().paid
+
+
+def test_coming_back_unpaid_says_that_we_wait(alice: Customer) -> None:
+    session_id = alice.open_checkout().rsplit("/", 1)[1]
+    answer = alice.browser.get(
+        reverse("billing:return", args=[alice.bot.pk]), {"session_id": session_id}
+    )
+    assert "wait" in said(answer)[0]
+    assert not alice.see().paid
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_double_click_opens_one_payment_page(alice: Customer, stripe: RunningLocalStripe) -> None:
+    gateway.customer_for(alice.bot.owner)
+
+    def click(_: int) -> str:
+        try:
+            return gateway.open_checkout(alice.bot)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        pages = set(pool.map(click, range(8)))
+    assert len(pages) == 1
+    assert len(stripe.app.store.all("checkout.session")) == 1
+
+
+def test_two_tabs_make_one_subscription(alice: Customer, stripe: RunningLocalStripe) -> None:
+    page, same_page = alice.open_checkout(), alice.open_checkout()
+    stripe.pay(page)
+    # Sent a second time, Stripe's page leads on to where the first one led.
+    assert "/return/" in stripe.pay(same_page)
+    assert len(stripe.app.store.all("subscription")) == 1
+
+
+def test_who_has_paid_is_not_sent_to_pay_again(alice: Customer) -> None:
+    """Not even when no webhook told us yet."""
+    alice.pay()
+    answer = alice.press_pay()
+    assert answer.status_code == 302
+    assert "already" in said(answer)[0]
+    assert alice.see().paid
+
+
+@pytest.mark.usefixtures("site")
+def test_a_second_subscription_that_slips_through_is_cancelled(
+    alice: Customer, stripe: RunningLocalStripe, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice.pay()
+    stripe.settle()
+    first = alice.see().subscription_id
+    stripe.app.store.objects["checkout.session"].clear()
+    stripe.pay(gateway.open_checkout(alice.bot))
+    wait_until(lambda: [each for each in stripe.app.store.all("subscription") if each["status"] == "canceled"], "one")
+    stripe.settle()
+    states = {each["id"]: each["status"] for each in stripe.app.store.all("subscription")}
+    assert states.pop(first) == "active"
+    assert list(states.values()) == ["canceled"]
+    assert alice.see().subscription_id == first and alice.bot.paid
+    assert "two subscriptions" in caplog.text
+    assert not Message.objects.filter(key__startswith="subscription_ended").exists()
+
+
+def test_a_new_price_makes_a_new_payment_page(alice: Customer, settings: Settings) -> None:
+    first = alice.open_checkout()
+    settings.PRICE_CENTS = 1100
+    gateway.set_up_catalogue()
+    assert alice.open_checkout() != first
+
+
+def test_a_stranger_gets_404(alice: Customer, bob: Customer) -> None:
+    for name in ("checkout", "portal"):
+        assert bob.browser.post(reverse(f"billing:{name}", args=[alice.bot.pk])).status_code == 404
+    assert bob.browser.get(reverse("billing:return", args=[alice.bot.pk])).status_code == 404
+
+
+def test_nobody_is_sent_to_sign_in(alice: Customer) -> None:
+    alice.browser.logout()
+    answer = alice.press_pay()
+    assert answer.status_code == 302 and answer["Location"].startswith("/accounts/login/")
+
+
+def test_a_deleted_pub_can_not_be_paid(alice: Customer) -> None:
+    type(alice.bot).objects.update(deleted_at=timezone.now())
+    assert alice.press_pay().status_code == 404
+
+
+def test_looking_at_the_address_of_a_form_pays_nothing(alice: Customer) -> None:
+    assert alice.browser.get(reverse("billing:checkout", args=[alice.bot.pk])).status_code == 405
+
+
+def test_somebody_elses_session_on_the_return_page_is_ignored(alice: Customer, bob: Customer) -> None:
+    session_id = alice.pay().rsplit("=", 1)[1]
+    answer = bob.browser.get(reverse("billing:return", args=[bob.bot.pk]), {"session_id": session_id})
+    assert answer.status_code == 302 and said(answer) == []
+    assert not bob.see().paid and not alice.see().paid
+
+
+@pytest.mark.parametrize("session_id", ["", "cs_test_none", "../customers", "x" * 4000, "cs_test_\u2603?&"])
+def test_a_made_up_session_on_the_return_page_is_ignored(alice: Customer, session_id: str) -> None:
+    answer = alice.browser.get(reverse("billing:return", args=[alice.bot.pk]), {"session_id": session_id})
+    assert answer.status_code == 302 and answer["Location"] == alice.bot.get_absolute_url()
+    assert not alice.see().paid
+
+
+def test_with_stripe_away_the_page_says_so_and_nothing_is_half_made(
+    alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe.max_network_retries", 0)
+    stripe.stop()
+    answer = alice.press_pay()
+    assert answer.status_code == 302
+    assert said(answer) == [gateway.UNREACHABLE]
+
+
+def test_the_api_gives_the_address_of_the_payment_page(alice: Customer) -> None:
+    status, answer = call(CheckoutView, alice.bot.owner, alice.bot)
+    assert status == 200
+    alice.stripe.pay(answer["url"])
+    status, answer = call(CheckoutView, alice.bot.owner, alice.bot)
+    assert status == 409 and "already" in answer["detail"]
+
+
+def test_the_api_gives_the_address_of_the_portal(alice: Customer) -> None:
+    status, answer = call(PortalView, alice.bot.owner, alice.bot)
+    assert status == 200 and alice.stripe.see(answer["url"])[0] == 200
+
+
+@pytest.mark.parametrize("view", [CheckoutView, PortalView])
+def test_the_api_gives_a_stranger_404_and_nobody_401(alice: Customer, bob: Customer, view: type[APIView]) -> None:
+    assert call(view, bob.bot.owner, alice.bot)[0] == 404
+    assert call(view, None, alice.bot)[0] == 401
+
+
+def test_the_api_says_when_stripe_is_away(
+    alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe.max_network_retries", 0)
+    stripe.stop()
+    assert call(CheckoutView, alice.bot.owner, alice.bot) == (503, {"detail": gateway.UNREACHABLE})
+
+
+def call(view: type[APIView], user: User | None, bot: Bot) -> tuple[int, dict[str, str]]:
+    request = APIRequestFactory().post("/")
+    if user:
+        force_authenticate(request, user)
+    answer = view.as_view()(request, pk=bot.pk)
+    return answer.status_code, answer.data

@@ -1,0 +1,86 @@
+"""The real site on a loopback port, in a thread of the test process: same database file, same channel layer."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from celery.contrib.testing.worker import start_worker
+from channels.layers import get_channel_layer
+from django.test import override_settings
+
+from buttcloud.celery import app as celery_app
+
+
+class RunningSite:
+    """The ASGI application from `with` until its end; `url` is its address, which settings name meanwhile.
+
+    Tests that use it need `transactional_db`: what a test has not committed the site can't see.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="site", daemon=True)
+        self._settings = override_settings(
+            SITE_URL=self.url, STRIPE_WEBHOOK_BASE=self.url, CSRF_TRUSTED_ORIGINS=[self.url]
+        )
+
+    async def _serve(self) -> None:
+        from buttcloud.asgi import application
+
+        layer: Any = get_channel_layer()
+        layer.bind()
+        config = uvicorn.Config(
+            application, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2
+        )
+        self._server = uvicorn.Server(config)
+        self._ready.set()
+        # The signals belong to the test run.
+        with contextlib.ExitStack() as stack:
+            self._server.capture_signals = lambda: stack  # type: ignore[method-assign,assignment,return-value]
+            await self._server.serve(sockets=[self._socket])
+
+    def start(self) -> Self:
+        self._settings.enable()
+        self._thread.start()
+        # The socket listens from here on: a request that comes before the server is ready waits in its queue.
+        self._socket.listen(128)
+        assert self._ready.wait(10), "the site did not start"
+        return self
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        self._socket.close()
+        self._settings.disable()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def running_worker(*queues: str) -> Iterator[None]:
+    """A Celery worker in threads that takes the jobs of these queues from the memory broker.
+
+    Jobs that earlier tests left there are dropped first.
+    """
+    with celery_app.connection_for_write() as connection:
+        for queue in queues:
+            with contextlib.suppress(Exception):
+                connection.default_channel.queue_purge(queue)
+    with start_worker(celery_app, pool="threads", concurrency=2, perform_ping_check=False, queues=list(queues)):
+        yield
