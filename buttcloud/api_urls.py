@@ -4,6 +4,7 @@ from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
+from billing.api import CheckoutView, PortalView
 from pubs.api import CatalogueView, CommandViewSet, PubViewSet
 
 router = SimpleRouter(use_regex_path=False)
@@ -12,6 +13,8 @@ router.register("pubs/<uuid:pub>/commands", CommandViewSet, basename="api-comman
 
 urlpatterns = [
     *router.urls,
+    path("pubs/<uuid:pk>/checkout/", CheckoutView.as_view(), name="api-checkout"),
+    path("pubs/<uuid:pk>/portal/", PortalView.as_view(), name="api-portal"),
     path("catalogue/", CatalogueView.as_view(), name="api-catalogue"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
 ]

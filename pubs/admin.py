@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.db.models import QuerySet
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
@@ -53,13 +54,13 @@ class NewestInline(LookOnly, admin.TabularInline):
 
 class StatusChangeInline(NewestInline):
     model = StatusChange
-    fields = ["at", "old", "new", "reason"]
+    fields = readonly_fields = ["at", "old", "new", "reason"]
     verbose_name_plural = f"last {NEWEST} status changes"
 
 
 class CommandInline(NewestInline):
     model = Command
-    fields = ["created", "by", "name", "args", "state", "error", "finished"]
+    fields = readonly_fields = ["created", "by", "name", "args", "state", "error", "finished"]
     verbose_name_plural = f"last {NEWEST} commands"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -214,7 +215,7 @@ def stripe_links(bot: Bot) -> list[tuple[str, str]]:
     links = [(f"{customers}?{urlencode({'subscriber__id__exact': bot.owner_id})}", "customer")]
     if bot.subscription_id:
         # By Stripe's own id: the mirror's key is dj-stripe's affair.
-        page = reverse("admin:djstripe_subscription_change", args=[bot.subscription_id])
+        page = reverse("admin:djstripe_subscription_change", args=[quote(bot.subscription_id)])
         links.append((f"{page}?_to_field=id", "subscription"))
         if settings.STRIPE_API_HOST == STRIPE:
             dashboard = "https://dashboard.stripe.com/" + ("" if settings.STRIPE_LIVE_MODE else "test/")

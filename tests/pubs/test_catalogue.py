@@ -114,10 +114,7 @@ def test_the_pub_image_knows_every_command_word(name: str) -> None:
 
 def test_a_pages_fields_do_not_clash_with_each_other() -> None:
     names = [
-        form.add_prefix(field)
-        for entry in CATALOGUE.values()
-        for form in [entry.page_form()]
-        for field in form.fields
+        form.add_prefix(field) for entry in CATALOGUE.values() for form in [entry.page_form()] for field in form.fields
     ]
     assert len(names) == len(set(names)) > 5
     entry = CATALOGUE["follow"]

@@ -1,0 +1,164 @@
+"""The control room: staff see everything, change nothing by hand, and do a few deeds for owners."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import User
+from orchestrator.models import Hub, Placement
+from pubs import live
+from pubs.admin import NEWEST
+from pubs.catalogue import ask
+from pubs.models import Bot, StatusChange
+from tests.support.make import Maker
+
+BOTS = "/admin/pubs/bot/"
+
+
+@pytest.fixture
+def staff(make: Maker) -> Client:
+    client = Client()
+    client.force_login(make.user("staff", is_staff=True, is_superuser=True))
+    return client
+
+
+@pytest.fixture
+def hub(db: None) -> Hub:
+    return Hub.objects.create(name="hub-1", state="ready", places=15)
+
+
+def fill(make: Maker, hub: Hub, bots: int) -> None:
+    """Bots of several owners, with a history."""
+    for number in range(bots):
+        bot = make.bot(make.user(f"customer{number}"), paid=True, subscription_id=f"sub_{number}")
+        Placement.objects.create(bot=bot, hub=hub, port=24000 + Placement.objects.count())
+        for _ in range(NEWEST + 2):
+            StatusChange.objects.create(bot=bot, old="down", new="up")
+            ask(bot, bot.owner, "whoami", {})
+
+
+@pytest.mark.parametrize(
+    "where", ["pubs/bot", "pubs/statuschange", "pubs/command", "orchestrator/hub", "orchestrator/placement"]
+)
+def test_a_list_asks_the_database_as_often_for_many_rows(
+    staff: Client, make: Maker, hub: Hub, where: str, django_assert_max_num_queries: Any
+) -> None:
+    fill(make, hub, 8)
+    make.bot()  # one without a placement
+    with django_assert_max_num_queries(12):
+        assert staff.get(f"/admin/{where}/").status_code == 200
+
+
+def test_the_list_shows_where_each_bot_lives(staff: Client, make: Maker, hub: Hub) -> None:
+    fill(make, hub, 1)
+    page = staff.get(BOTS).content.decode()
+    assert "hub-1" in page and "24000" in page and "customer0@customer.example" in page
+
+
+def test_a_bots_page_shows_its_last_days_and_leads_to_its_money(
+    staff: Client, make: Maker, hub: Hub, django_assert_max_num_queries: Any
+) -> None:
+    fill(make, hub, 1)
+    bot = Bot.objects.get()
+    with django_assert_max_num_queries(15):
+        answer = staff.get(f"{BOTS}{bot.pk}/change/")
+    page = answer.content.decode()
+    rows = [formset.formset.initial_form_count() for formset in answer.context["inline_admin_formsets"]]
+    assert rows == [NEWEST, NEWEST]
+    assert "/admin/djstripe/subscription/sub_5F0/change/?_to_field=id" in page
+    assert f"/admin/djstripe/customer/?subscriber__id__exact={bot.owner_id}" in page
+
+
+def test_the_links_to_the_money_lead_somewhere(staff: Client, make: Maker) -> None:
+    owner = make.user("alice")
+    assert staff.get(f"/admin/djstripe/customer/?subscriber__id__exact={owner.pk}").status_code == 200
+    # No such subscription here: the admin says so and goes home, where a bad address would be an error.
+    answer = staff.get("/admin/djstripe/subscription/sub_5F0/change/?_to_field=id")
+    assert (answer.status_code, answer["Location"]) == (302, reverse("admin:index"))
+
+
+@pytest.mark.parametrize("query", ["status__exact=up", "paid__exact=1", "switched_on__exact=0"])
+def test_the_plain_filters_work(staff: Client, make: Maker, query: str) -> None:
+    make.bot()
+    assert staff.get(f"{BOTS}?{query}").context["cl"].result_count == 0
+
+
+def test_the_filters_for_wanted_and_deleted_tell_both_sorts_apart(staff: Client, make: Maker) -> None:
+    make.bot(name="Wanted", paid=True)
+    make.bot(name="Unpaid")
+    make.bot(name="Gone", paid=True, deleted_at=timezone.now())
+
+    def names(query: str) -> set[str]:
+        return {bot.name for bot in staff.get(f"{BOTS}?{query}").context["cl"].result_list}
+
+    assert names("wanted=yes") == {"Wanted"}
+    assert names("wanted=no") == {"Unpaid", "Gone"}
+    assert names("deleted=yes") == {"Gone"}
+    assert names("") == {"Wanted", "Unpaid", "Gone"}
+
+
+def test_a_bot_is_found_by_anything_that_staff_may_know(staff: Client, make: Maker) -> None:
+    ssb_id = "@" + "C" * 43 + "=.ed25519"
+    bot = make.bot(make.user("alice"), name="Harbour", ssb_id=ssb_id, address="pub.example:24001")
+    make.bot(make.user("bob"), name="Other")
+    for words in ("harbour", "alice@", ssb_id, str(bot.pk), str(bot.pk)[:8], "pub.example:24001"):
+        assert list(staff.get(BOTS, {"q": words}).context["cl"].result_list) == [bot], words
+
+
+def act(staff: Client, action: str, *bots: Bot) -> str:
+    data = {"action": action, "_selected_action": [str(bot.pk) for bot in bots]}
+    return staff.post(BOTS, data, follow=True).content.decode()
+
+
+def test_staff_stop_start_and_restart(staff: Client, make: Maker) -> None:
+    bot, gone = make.bot(), make.bot(deleted_at=timezone.now())
+    assert "Switched off: 1 of 2 pubs." in act(staff, "stop", bot, gone)
+    bot.refresh_from_db()
+    assert not bot.switched_on
+    act(staff, "start", bot)
+    act(staff, "restart", bot)
+    bot.refresh_from_db()
+    assert (bot.switched_on, bot.restarts) == (True, 1)
+
+
+def test_look_again_nudges_the_orchestrator(staff: Client, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    nudges: list[int] = []
+    monkeypatch.setattr(live, "nudge", lambda: nudges.append(1))
+    act(staff, "look_again", make.bot())
+    assert nudges == [1]
+
+
+def test_nothing_is_edited_added_or_deleted_by_hand(staff: Client, make: Maker) -> None:
+    bot = make.bot()
+    assert staff.get(f"{BOTS}add/").status_code == 403
+    assert staff.post(f"{BOTS}{bot.pk}/change/", {"name": "x", "paid": "on"}).status_code == 403
+    assert staff.post(f"{BOTS}{bot.pk}/delete/", {"post": "yes"}).status_code == 403
+    bot.refresh_from_db()
+    assert not bot.paid
+
+
+def test_a_bot_that_was_never_placed_or_paid_has_a_page(staff: Client, make: Maker) -> None:
+    assert staff.get(f"{BOTS}{make.bot().pk}/change/").status_code == 200
+
+
+@pytest.mark.parametrize("where", ["", "pubs/bot/", "pubs/command/", "orchestrator/hub/"])
+def test_customers_and_nobody_stay_outside(make: Maker, where: str) -> None:
+    customer = Client()
+    customer.force_login(make.user("alice"))
+    assert customer.get(f"/admin/{where}").status_code in (302, 403)
+    assert Client().get(f"/admin/{where}").status_code == 302
+
+
+def test_staff_who_may_only_look_get_no_deeds(make: Maker) -> None:
+    looker: User = make.user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_bot"))
+    client, bot = Client(), make.bot()
+    client.force_login(looker)
+    assert client.get(BOTS).status_code == 200
+    act(client, "stop", bot)
+    bot.refresh_from_db()
+    assert bot.switched_on
