@@ -33,7 +33,7 @@ lint:  ## ruff, mypy, import rules, missing migrations, production settings
 	@scripts/setup.sh python
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	$(python) -m mypy .
+	$(python) -m mypy
 	.venv/bin/lint-imports
 	$(python) manage.py makemigrations --check --dry-run
 	scripts/check_deploy.sh

@@ -78,4 +78,5 @@ remove_var
 remove_caches
 [ "$kept" = 1 ] || remove_images
 say "Left as they are: Debian's packages, the Docker engine and its swarm." \
-    "docker swarm leave --force ends the swarm and removes every service in it, also those of others."
+    "docker swarm leave --force ends the swarm and removes every service in it, also those of others." \
+    "docker image prune frees what is left of builds."

@@ -23,7 +23,7 @@ ready_image() {
 }
 
 build_image() {
-    need_space 2000 . "$docker_root"
+    need_space 2000 "$root" "$docker_root"
     ready_base
     long_step "Building the pub image $1" image docker_build "$1" ||
         die "The pub image could not be built." "Look at the lines above; most often the npm registry or Debian's mirror is away."

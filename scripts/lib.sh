@@ -77,7 +77,11 @@ show_progress() {
     done
 }
 
-newest_line() { tail -c 2000 "$1" | tr '\r' '\n' | tr -cd '[:print:]\n' | grep -v '^ *$' | tail -n 1 | cut -c 1-100 | grep . || say ...; }
+# Without colours, and without the build's "Running in 56dd9a2d4898", which would hide what runs.
+newest_line() {
+    tail -c 2000 "$1" | tr '\r' '\n' | tr -cd '[:print:]\n' | sed 's/\[[0-9;]*m//g' | grep -v -e '^ *$' -e '^ --->' |
+        tail -n 1 | cut -c 1-100 | grep . || say ...
+}
 
 interrupted() {
     trap '' INT TERM HUP

@@ -65,7 +65,7 @@ venv_version() { [ ! -x .venv/bin/python ] || fitting_version .venv/bin/python; 
 venv_is_usable() {
     local version
     version=$(venv_version)
-    [ -n "$version" ] && [ "$(cat "$stamp" 2>/dev/null)" != unfinished ] || return 1
+    [ -n "$version" ] || return 1
     case "$(cat "$stamp" 2>/dev/null)" in "" | *" $root") ;; *) return 1 ;; esac
     case "$(fitting_version "${PYTHON:-false}")" in "" | "$version") ;; *) return 1 ;; esac
 }
@@ -82,7 +82,7 @@ ready_python() {
 make_venv() {
     find_python
     need_venv_module
-    need_space 1500 .
+    need_space 1500 "$root"
     rm -rf .venv && mkdir .venv || die "The folder $root/.venv cannot be written." "Remove it, as the user whom it belongs to."
     say unfinished >"$stamp"
     long_step "Making .venv with $python ($(fitting_version "$python"))" venv "$python" -m venv .venv ||
@@ -91,7 +91,7 @@ make_venv() {
 
 # The lock file names every package with its hashes, so pip has nothing to resolve and nothing else can come in.
 install_packages() {
-    need_space 1000 . "${TMPDIR:-/tmp}"
+    need_space 1000 "$root" "${TMPDIR:-/tmp}"
     say unfinished >"$stamp"
     unset PIP_TARGET PIP_PREFIX
     .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null 2>&1

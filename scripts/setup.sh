@@ -42,7 +42,7 @@ ready_chromium() {
 main() {
     local began=$SECONDS
     one_at_a_time
-    need_space 200 . "$var"
+    need_space 200 "$root" "$var"
     case "$1" in
         python) ready_python ;;
         engine) ready_engine && ready_swarm ;;
@@ -51,7 +51,9 @@ main() {
         test) ready_python && ready_chromium && ready_docker_for_tests ;;
         *) die "scripts/setup.sh does not know '$1'." "It knows: python, engine, image, run, test." ;;
     esac || exit 1
-    say "Set-up is complete: Python $(venv_version)${engine:+, Docker $engine}${pub_image:+, $pub_image} ($((SECONDS - began)) s)."
+    local version
+    version=$(venv_version)
+    say "Set-up is complete${version:+, Python $version}${engine:+, Docker $engine}${pub_image:+, $pub_image} ($((SECONDS - began)) s)."
 }
 
 main "${1:-run}"
