@@ -18,10 +18,10 @@ pytestmark = pytest.mark.django_db
 
 
 def register(local: RunningLocalStripe) -> models.WebhookEndpoint:
-    """An endpoint as dj-stripe makes its own, at an address where nobody listens: the test carries the mail."""
+    """An endpoint as dj-stripe makes its own, that is sent nothing: the test carries the mail."""
     made = models.WebhookEndpoint._api_create(
         url="http://127.0.0.1:9/",
-        enabled_events=["*"],
+        enabled_events=["account.updated"],
         api_version=djstripe_settings.STRIPE_API_VERSION,
         metadata={"djstripe_uuid": str(uuid4())},
     )
@@ -31,7 +31,7 @@ def register(local: RunningLocalStripe) -> models.WebhookEndpoint:
 def deliver(local: RunningLocalStripe, endpoint: models.WebhookEndpoint, client: Client) -> int:
     """Hands every event to dj-stripe's view, oldest first; how many there were."""
     address = reverse("djstripe:djstripe_webhook_by_uuid", kwargs={"uuid": endpoint.djstripe_uuid})
-    events = [each.to_dict() for each in local.client.v1.events.list({"limit": 100})][::-1]
+    events = [local.app.store.public(each) for each in local.app.store.all("event")]
     for event in events:
         body = json.dumps(event).encode()
         header = signature(endpoint.secret, body, int(time.time()))

@@ -85,7 +85,7 @@ class RunningLocalStripe:
         values: stripe.params.PriceCreateParams = {
             "currency": "eur",
             "unit_amount": 500,
-            "recurring": {"interval": interval},  # type: ignore[typeddict-item]
+            "recurring": {"interval": interval},
             "lookup_key": lookup_key,
             "product_data": {"name": "Pub"},
         }
