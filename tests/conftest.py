@@ -7,6 +7,7 @@ from django.core.cache import cache
 
 from orchestrator import machines, swarm
 from orchestrator.swarm.memory import MemorySwarm
+from tests.support.local_stripe import local_stripe  # noqa: F401
 from tests.support.make import Maker
 
 
