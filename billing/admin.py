@@ -66,5 +66,9 @@ class CustomerAdmin(theirs.CustomerAdmin):
 
 @admin.register(Invoice)
 class InvoiceAdmin(theirs.InvoiceAdmin):
-    # dj-stripe's own column "paid" reads a field that Stripe took away in 2025, and its page fails with it.
+    """Without dj-stripe's "paid": it reads a field that Stripe took away in 2025, and the page fails with it."""
+
     list_display = ("status", "total", "currency", "number", "customer")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Invoice | None = None) -> list[str]:
+        return [name for name in super().get_readonly_fields(request, obj) if name != "paid"]

@@ -93,3 +93,9 @@ def said(answer: HttpResponse) -> list[str]:
     from django.contrib.messages import get_messages
 
     return [str(message) for message in get_messages(answer.wsgi_request)]  # type: ignore[attr-defined]
+
+
+def forget_checkouts(stripe: RunningLocalStripe) -> None:
+    """Makes way for a second payment page, which the code itself would never open."""
+    stripe.app.store.objects["checkout.session"].clear()
+    stripe.app.store.idempotency.clear()

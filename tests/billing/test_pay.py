@@ -15,9 +15,8 @@ from billing import gateway
 from billing.api import CheckoutView, PortalView
 from mailer.models import Message
 from pubs.models import Bot
-from tests.billing.conftest import Customer, said
+from tests.billing.conftest import Customer, forget_checkouts, said
 from tests.support.local_stripe import PaymentRefused, RunningLocalStripe, wait_until
-from tests.support.site import RunningSite
 
 
 @pytest.mark.usefixtures("site")
@@ -74,9 +73,7 @@ def test_an_abandoned_payment_page_is_offered_again(alice: Customer, stripe: Run
 
 def test_coming_back_unpaid_says_that_we_wait(alice: Customer) -> None:
     session_id = alice.open_checkout().rsplit("/", 1)[1]
-    answer = alice.browser.get(
-        reverse("billing:return", args=[alice.bot.pk]), {"session_id": session_id}
-    )
+    answer = alice.browser.get(reverse("billing:return", args=[alice.bot.pk]), {"session_id": session_id})
     assert "wait" in said(answer)[0]
     assert not alice.see().paid
 
@@ -121,7 +118,7 @@ def test_a_second_subscription_that_slips_through_is_cancelled(
     alice.pay()
     stripe.settle()
     first = alice.see().subscription_id
-    stripe.app.store.objects["checkout.session"].clear()
+    forget_checkouts(stripe)
     stripe.pay(gateway.open_checkout(alice.bot))
     wait_until(lambda: [each for each in stripe.app.store.all("subscription") if each["status"] == "canceled"], "one")
     stripe.settle()

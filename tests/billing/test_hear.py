@@ -1,0 +1,112 @@
+"""Webhooks as they come in over HTTP: only signed ones count, and each says no more than "look again"."""
+
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import pytest
+import requests
+from djstripe.models import Event, WebhookEndpoint, WebhookEventTrigger
+
+from billing import gateway, paid
+from tests.billing.conftest import Customer
+from tests.support.local_stripe import RunningLocalStripe
+from tests.support.site import RunningSite
+
+
+def send(event: dict[str, Any], signed_with: str | None = None) -> int:
+    """Delivers an event as Stripe does; the status of the answer."""
+    endpoint = WebhookEndpoint.objects.get()
+    body, now = json.dumps(event), int(time.time())
+    secret = endpoint.secret if signed_with is None else signed_with
+    signature = hmac.new(secret.encode(), f"{now}.{body}".encode(), hashlib.sha256).hexdigest()
+    headers = {"Stripe-Signature": f"t={now},v1={signature}", "Content-Type": "application/json"}
+    return requests.post(endpoint.url, body.encode(), headers=headers, timeout=20).status_code
+
+
+def event_about(stripe: RunningLocalStripe, kind: str, subject: dict[str, Any], event_id: str) -> dict[str, Any]:
+    return {
+        "id": event_id,
+        "object": "event",
+        "type": kind,
+        "api_version": "2026-05-27.dahlia",
+        "created": int(time.time()),
+        "livemode": False,
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+        "data": {"object": subject},
+    }
+
+
+@pytest.fixture
+def paid_alice(site: RunningSite, alice: Customer, stripe: RunningLocalStripe) -> Customer:
+    alice.pay()
+    stripe.settle()
+    assert alice.see().paid
+    return alice
+
+
+def test_a_forged_event_is_answered_400_and_changes_nothing(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
+    subject = {**stripe.app.store.all("subscription")[0], "status": "canceled"}
+    event = event_about(stripe, "customer.subscription.deleted", subject, "evt_forged")
+    assert send(event, signed_with="whsec_guessed") == 400
+    assert not Event.objects.filter(id="evt_forged").exists()
+    assert paid_alice.see().paid
+
+
+def test_an_unsigned_event_is_answered_400(paid_alice: Customer) -> None:
+    assert requests.post(WebhookEndpoint.objects.get().url, b"{}", timeout=20).status_code == 400
+
+
+def test_an_unknown_event_is_answered_200(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
+    assert (
+        send(event_about(stripe, "climate.order.delivered", {"id": "x_1", "object": "climate.order"}, "evt_x")) == 200
+    )
+
+
+def test_an_event_that_comes_late_says_what_is_true_now(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
+    """Its body is of the past; what counts is what Stripe answers when asked."""
+    stale = {**stripe.app.store.public(stripe.app.store.all("subscription")[0]), "status": "canceled"}
+    assert send(event_about(stripe, "customer.subscription.updated", stale, "evt_late")) == 200
+    assert paid_alice.see().paid_status == "active"
+
+
+def test_the_same_event_again_changes_nothing(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
+    subject = stripe.app.store.public(stripe.app.store.all("subscription")[0])
+    event = event_about(stripe, "customer.subscription.updated", subject, "evt_again")
+    assert send(event) == 200
+    seen_at = paid_alice.see().paid_seen_at
+    assert send(event) == 200
+    assert Event.objects.filter(id="evt_again").count() == 1
+    assert paid_alice.see().paid_seen_at == seen_at
+
+
+def test_trouble_of_ours_is_answered_500_so_that_stripe_sends_it_again(
+    paid_alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(reading: object) -> None:
+        raise RuntimeError("out of order")
+
+    subject = stripe.app.store.public(stripe.app.store.all("subscription")[0])
+    event = event_about(stripe, "customer.subscription.updated", subject, "evt_trouble")
+    with monkeypatch.context() as patch:
+        patch.setattr(paid, "record", broken)
+        assert send(event) == 500
+    assert not Event.objects.filter(id="evt_trouble").exists()
+    assert WebhookEventTrigger.objects.filter(exception="out of order").exists()
+    assert send(event) == 200
+    assert Event.objects.filter(id="evt_trouble").exists()
+
+
+def test_a_subscription_for_none_of_our_pubs_is_ignored(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
+    import stripe as sdk
+
+    customer = gateway.customer_for(paid_alice.bot.owner)
+    price = stripe.app.store.all("price")[0]["id"]
+    for metadata in ({}, {"bot": "no id"}, {"bot": "00000000-0000-0000-0000-000000000000"}):
+        sdk.Subscription.create(customer=customer.id, items=[{"price": price}], metadata=metadata)
+    stripe.settle()
+    assert not WebhookEventTrigger.objects.filter(processed=False).exists()
+    assert {each["status"] for each in stripe.app.store.all("subscription")} == {"active"}
