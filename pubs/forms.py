@@ -1,16 +1,15 @@
+from typing import Any
+
 from django import forms
 from django.core.exceptions import ValidationError
 
 from accounts.models import User
-from pubs.models import NAME_MAX, Bot, check_name
+from pubs.models import NAME_MAX, Bot, check_name, tidy_name
 
 
 class NameForm(forms.Form):
     """A pub's name, for a new one or another one for the same."""
 
-    # Told apart from other forms of the page, so that no two fields share an id.
-    prefix = "pub"
-    # Line breaks are refused in words, as the API does, so the field must not cut them off by itself.
     name = forms.CharField(
         label="Name of your pub",
         max_length=NAME_MAX,
@@ -43,16 +42,14 @@ class NameForm(forms.Form):
 class DeleteForm(forms.Form):
     """Deleting asks for the name: no slip of a finger does it."""
 
-    def __init__(self, *args: object, bot: Bot, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.bot = bot
+    name = forms.CharField(label="Type its name to confirm", widget=forms.TextInput(attrs={"autocomplete": "off"}))
 
-    name = forms.CharField(
-        label="Type its name to confirm", widget=forms.TextInput(attrs={"autocomplete": "off"})
-    )
+    def __init__(self, *args: Any, bot: Bot, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bot = bot
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        if name != self.bot.name:
+        if tidy_name(name) != self.bot.name:
             raise ValidationError("That is not its name. Type it just as it stands above.")
         return name

@@ -21,19 +21,13 @@ class Shown:
 
 
 UP = Shown("up", "good", "People can connect to it and join with your invites.")
-STARTING = Shown("starting", "busy", "We are getting it ready. It is up by itself in a moment.")
+STARTING = Shown("starting", "busy", "We are getting it ready. There is nothing you need to do.")
 DOWN = Shown("down", "bad", "It does not answer right now. It is being started again by itself.")
-STOPPED = Shown(
-    "stopped", "off", "You stopped it. Everything in it is kept, and you can start it at any time."
-)
+STOPPED = Shown("stopped", "off", "You stopped it. Everything in it is kept, and you can start it at any time.")
 STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is kept.")
 NOT_PAID = Shown("not paid yet", "todo", "Pay, and it starts by itself within a minute.")
-UNPAID = Shown(
-    "payment failed", "bad", "It is stopped until a payment goes through. Everything in it is kept."
-)
-ENDED = Shown(
-    "ended", "off", "Its subscription has ended. Everything in it is kept: pay again and it comes back."
-)
+UNPAID = Shown("payment failed", "bad", "It is stopped until a payment goes through. Everything in it is kept.")
+ENDED = Shown("ended", "off", "Its subscription has ended. Everything in it is kept: pay again and it comes back.")
 
 
 def shown(bot: Bot) -> Shown:

@@ -1,4 +1,4 @@
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from pubs import views
 
@@ -12,7 +12,7 @@ pub_urls = [
     path("commands/", views.command, name="command"),
     path("commands/<uuid:command_pk>/", views.command_result, name="command_result"),
 ]
-pubs_urls = [
+pubs_urls: list[URLPattern | URLResolver] = [
     path("", views.bot_list, name="list"),
     path("new/", views.new, name="new"),
     path("<uuid:pk>/", include(pub_urls)),

@@ -54,9 +54,7 @@ def new(request: AuthenticatedRequest) -> HttpResponse:
     if form.is_valid() and (bot := form.create(request.user)):
         return redirect(bot)
     first = not request.user.bots.alive().exists()
-    return render(
-        request, "pubs/new.html", {"form": form, "first": first}, status=422 if form.errors else 200
-    )
+    return render(request, "pubs/new.html", {"form": form, "first": first}, status=422 if form.errors else 200)
 
 
 @login_required
@@ -162,9 +160,7 @@ def command(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
 
 def refused(request: AuthenticatedRequest, bot: Bot, entry: catalogue.Entry, form: Any) -> HttpResponse:
     if wants_piece(request):
-        return render(
-            request, "pubs/_command_form.html", {"bot": bot, "entry": entry, "form": form}, status=422
-        )
+        return render(request, "pubs/_command_form.html", {"bot": bot, "entry": entry, "form": form}, status=422)
     return pub_page(request, bot, asked={entry: form})
 
 

@@ -28,7 +28,7 @@ function draw(place, { keys, label, least, steps }) {
     padding: [6, 16, 0, 0],
     scales: { x: { time: false, range: [-LENGTH, 0] }, y: { range: (chart, low, high) => [0, Math.max(least, high * 1.15)] } },
     axes: [
-      { ...axis, size: 20, gap: 2, splits: () => [-180, -120, -60, 0], values: (chart, splits) => splits.map((at) => (at ? `${at / -60} min` : "now")), align: 0 },
+      { ...axis, size: 24, gap: 6, splits: () => [-180, -120, -60, 0], values: (chart, splits) => splits.map((at) => (at ? `${at / -60} min` : "now")), align: 0 },
       { ...axis, size: 58, gap: 4, space: 26, incrs: steps, values: (chart, splits) => splits.map(label) },
     ],
     series: [{}, ...lines],

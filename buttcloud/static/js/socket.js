@@ -39,6 +39,11 @@ export function follow(path, { onMessage, onState }) {
     asleep = setTimeout(() => socket?.close(), HIDDEN_FOR);
   });
   addEventListener("online", wake);
+  // A browser notices a lost network long before it gives up a socket.
+  addEventListener("offline", () => {
+    onState("reconnecting…");
+    socket?.close();
+  });
   addEventListener("pageshow", (event) => event.persisted && wake());
   open();
 }

@@ -1,0 +1,220 @@
+"""What the pages say: status in words, never green when unseen; price; figures; answers."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from pubs import live
+from pubs.models import Bot
+from pubs.shown import is_stale, shown
+from pubs.templatetags import pubs_extras as extras
+from tests.support.make import Maker
+
+NOW = timezone.now
+SAMPLE: live.Stats = {
+    "at": NOW().isoformat(), "seq": 1, "cpu": 7.26, "memory": 120 * 1024**2, "memory_limit": 1024**3, "net_rx": 1,
+    "net_tx": 2, "disk_read": 3, "disk_write": 4, "rx_rate": 2048.0, "tx_rate": 0.0, "read_rate": 0.0,
+    "write_rate": 0.0, "pids": 23,
+}  # fmt: skip
+
+
+def page(client: Client, bot: Bot) -> str:
+    client.force_login(bot.owner)
+    return client.get(bot.get_absolute_url()).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("word", "columns"),
+    [
+        ("not paid yet", {}),
+        ("starting", {"paid": True}),
+        ("starting", {"paid": True, "status": "down"}),
+        ("up", {"paid": True, "status": "up"}),
+        ("stopping", {"paid": True, "status": "up", "switched_on": False}),
+        ("stopped", {"paid": True, "switched_on": False}),
+        ("stopping", {"status": "up", "paid_status": "canceled"}),
+        ("ended", {"paid_status": "canceled"}),
+        ("payment failed", {"paid_status": "unpaid"}),
+    ],
+)
+def test_wish_and_sight_make_one_word(make: Maker, word: str, columns: dict[str, Any]) -> None:
+    assert shown(make.bot(**columns)).word == word
+
+
+def test_a_pub_that_has_been_up_is_down_and_not_starting(make: Maker) -> None:
+    bot = make.bot(paid=True, status="down")
+    bot.status_changes.create(old="down", new="up")
+    assert shown(bot).word == "down"
+
+
+def test_a_pub_unseen_for_a_minute_is_unknown_and_never_green(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True, status="up", seen_at=NOW() - timedelta(seconds=61))
+    assert is_stale(bot)
+    assert "data-stale" in page(client, bot)
+    cards = client.get(reverse("pubs:list")).content.decode()
+    assert "badge unknown" in cards
+    assert "badge good" not in cards
+
+
+def test_a_pub_just_seen_is_not_stale(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True, status="up", seen_at=NOW() - timedelta(seconds=4))
+    text = page(client, bot)
+    assert "data-stale" not in text
+    assert "4 s ago" in text or "5 s ago" in text
+
+
+def test_an_unpaid_pub_has_nothing_to_see_and_is_never_unknown(make: Maker) -> None:
+    assert not is_stale(make.bot(seen_at=NOW() - timedelta(days=3)))
+
+
+def test_the_steps_show_where_it_is_and_why_it_waits(client: Client, make: Maker) -> None:
+    text = page(client, make.bot(paid=True, reason="Waiting for room."))
+    assert 'class="current" aria-current="step">Room found' in text
+    assert "Waiting for room." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "columns"),
+    [
+        ("Paid until", {"paid": True, "paid_until": NOW(), "paid_status": "active"}),
+        ("Cancelled. It runs until", {"paid": True, "paid_until": NOW(), "paid_ends": True}),
+        ("Your last payment failed. Your pub runs on", {"paid": True, "paid_status": "past_due"}),
+        ("Your subscription has ended", {"subscription_id": "sub_1", "paid_status": "canceled"}),
+        ("Pay and start again", {"subscription_id": "sub_1", "paid_status": "canceled"}),
+    ],
+)
+def test_the_payment_is_said_in_words(client: Client, make: Maker, words: str, columns: dict[str, Any]) -> None:
+    assert words in page(client, make.bot(**columns))
+
+
+def test_only_a_subscriber_gets_to_the_portal(client: Client, make: Maker) -> None:
+    assert 'form="portal-form"' not in page(client, make.bot())
+    assert 'form="portal-form"' in page(client, make.bot(subscription_id="sub_1"))
+
+
+def test_newest_figures_are_on_the_page_without_script(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True, status="up")
+    extras_cache_set(bot)
+    text = page(client, bot)
+    assert all(figure in text for figure in ("7.3 %", "120 MB", "1 GB", "2 kB/s", ">23<"))
+
+
+def extras_cache_set(bot: Bot) -> None:
+    from asgiref.sync import async_to_sync
+
+    async_to_sync(live.remember_stats)(bot.pk, SAMPLE)
+
+
+def test_the_page_comes_although_nobody_can_be_told_that_somebody_looks(
+    client: Client, make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(bot_id: object) -> None:
+        raise ConnectionError("no layer")
+
+    monkeypatch.setattr(live, "watch", fail)
+    assert "Pub 1" in page(client, make.bot())
+
+
+def test_our_script_gets_the_piece_that_the_websocket_draws(client: Client, make: Maker) -> None:
+    bot = make.bot()
+    client.force_login(bot.owner)
+    answer = client.get(bot.get_absolute_url(), headers={"X-Requested-With": "fetch"})
+    assert answer.content.decode().strip().startswith('<section id="pub"')
+    assert "X-Requested-With" in answer["Vary"]
+
+
+def test_the_piece_needs_no_request_and_so_no_csrf_token(make: Maker) -> None:
+    piece = render_to_string("pubs/_pub.html", {"bot": make.bot(paid=True, status="up"), "user": make.user()})
+    assert 'form="stop-form"' in piece
+    assert "<form" not in piece
+
+
+def test_no_page_has_script_or_style_in_its_lines(client: Client, make: Maker) -> None:
+    for text in (page(client, make.bot(paid=True, status="up")), client.get("/").content.decode()):
+        assert "<style" not in text
+        assert " style=" not in text
+        assert " onclick=" not in text
+        assert "<script>" not in text
+
+
+def test_the_front_page_says_what_it_costs_before_the_mirror_is_filled(client: Client, make: Maker) -> None:
+    text = client.get("/").content.decode()
+    assert "€9 a month" in text
+    assert reverse("account_signup") in text
+
+
+def test_the_front_page_takes_the_price_from_the_mirror(client: Client, make: Maker) -> None:
+    fill_the_mirror(1250)
+    assert "€12.50 a month" in client.get("/").content.decode()
+
+
+def fill_the_mirror(cents: int) -> None:
+    from djstripe.models import Price, Product
+
+    product = Product.objects.create(id="prod_1", livemode=False, name="Pub", active=True, stripe_data={})
+    Price.objects.create(
+        id="price_1", livemode=False, active=True, currency="eur", product=product,
+        lookup_key=settings.PRICE_LOOKUP_KEY, stripe_data={"unit_amount": cents},
+    )  # fmt: skip
+
+
+def test_who_is_signed_in_goes_straight_to_a_name(client: Client, make: Maker) -> None:
+    client.force_login(make.user())
+    text = client.get("/").content.decode()
+    assert reverse("pubs:new") in text
+    assert reverse("account_signup") not in text
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "words"),
+    [
+        (900, "eur", "€9"),
+        (950, "eur", "€9.50"),
+        (5, "usd", "$0.05"),
+        (1200, "jpy", "1200 JPY"),
+        (1000, "chf", "10 CHF"),
+    ],
+)
+def test_money_reads_as_people_write_it(amount: int, currency: str, words: str) -> None:
+    assert extras.money(amount, currency) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (None, "0 B"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 kB"),
+        (1536, "1.5 kB"),
+        (1024**3, "1 GB"),
+        (5e15, "4656613 GB"),
+    ],
+)
+def test_sizes_have_units(count: float | None, words: str) -> None:
+    assert extras.size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s ago"), (59, "59 s ago"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 days ago")],
+)
+def test_ages_have_one_unit(seconds: int, words: str) -> None:
+    assert extras.age(NOW() - timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500])
+def test_an_error_page_needs_nothing(status: int) -> None:
+    assert "buttcloud" in render_to_string(f"{status}.html")
+
+
+def test_an_address_that_is_not_there_gets_our_own_page(client: Client, make: Maker) -> None:
+    answer = client.get("/nothing-here/")
+    assert answer.status_code == 404
+    assert "There is nothing here" in answer.content.decode()
