@@ -97,9 +97,9 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "/static/"
-STATIC_ROOT = VAR / "static"
+# Production serves what `collectstatic` gathered here; embedded serves straight from the apps.
+STATIC_ROOT = VAR / "static" if PRODUCTION else None
 STATICFILES_DIRS = [BASE_DIR / "buttcloud" / "static"]
-# Production serves what `collectstatic` gathered; embedded serves straight from the apps.
 WHITENOISE_USE_FINDERS = not PRODUCTION
 if PRODUCTION:
     STORAGES = {
@@ -340,8 +340,10 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
     "loggers": {
         "celery": {"level": "WARNING"},
+        "django_celery_beat": {"level": "WARNING"},
+        "kombu": {"level": "ERROR"},
+        "uvicorn": {"level": "WARNING"},
         "djstripe": {"level": "WARNING"},
         "stripe": {"level": "WARNING"},
-        "django.channels.server": {"level": "WARNING"},
     },
 }

@@ -3,7 +3,6 @@
 import threading
 
 from celery import Celery
-from celery.apps.worker import Worker  # noqa: F401  (registers what WorkController needs)
 from celery.beat import EmbeddedService
 from celery.worker import WorkController, state
 
@@ -23,6 +22,7 @@ class EmbeddedWorkers:
         """Not from an event loop: building a worker runs Django's checks, which read the database."""
         state.should_stop = state.should_terminate = None
         self.app.set_default()
+        self.app.loader.import_default_modules()  # each app's jobs.py
         for queue, threads in self.queues.items():
             self.threads.append(self._start_worker(queue, threads))
         if self.with_beat:
@@ -30,7 +30,12 @@ class EmbeddedWorkers:
             self.beat.start()
 
     def _start_worker(self, queue: str, threads: int) -> threading.Thread:
-        worker: WorkController = self.app.WorkController(
+        # An app of its own: which queues are consumed is kept in the app, and the last worker would decide for all.
+        # Shared tasks are known to every app, and the memory broker is one for the process.
+        app = Celery(queue, set_as_current=False)
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.finalize()
+        worker: WorkController = app.WorkController(
             hostname=f"{queue}@buttcloud",
             queues=[queue],
             pool_cls="threads",

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # Longer than any pass or job takes; what outlives it was killed.
 CLAIM_SECONDS = 60
 SOON_SECONDS = 1
+# After a refusal, until the next try.
+REST_SECONDS = 15
 
 
 @shared_task(name="orchestrator.reconcile")
@@ -68,7 +70,7 @@ def ensure_pub_up(bot_id: str) -> None:
             Bot.objects.filter(pk=bot.pk, ssb_id="").update(ssb_id=bot.ssb_id)
             live.changed(bot.pk)
         swarm.connect().put_service(service_of(bot, placement))
-    live.nudge()
+        live.nudge()
 
 
 @shared_task(name="orchestrator.ensure_pub_down")
@@ -78,13 +80,16 @@ def ensure_pub_down(bot_id: str) -> None:
         if placement is None or placement.bot.is_wanted:
             return
         swarm.connect().remove_service(placement.bot_id)
-    live.nudge()
+        live.nudge()
 
 
 @contextmanager
 def _claimed(bot_id: UUID) -> Iterator[Placement | None]:
-    """The bot's placement, with nobody else working on it, or None. Docker's refusal becomes the bot's reason."""
+    """The bot's placement, with nobody else working on it, or None. Docker's refusal becomes the bot's reason, and the
+    bot is left in peace for a while.
+    """
     now = timezone.now()
+    rest_until = None
     free = Placement.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), bot_id=bot_id)
     if not free.update(claimed_until=now + timedelta(seconds=CLAIM_SECONDS)):
         yield None
@@ -93,9 +98,10 @@ def _claimed(bot_id: UUID) -> Iterator[Placement | None]:
         yield Placement.objects.select_related("bot", "hub").get(bot_id=bot_id)
     except SwarmError as error:
         log.error("bot %s: %s", bot_id, error)
-        give_reason(bot_id, f"Our machine refused: {error} We try again by ourselves.")
+        give_reason(bot_id, f"Our machine refused: {error}. We try again by ourselves.")
+        rest_until = timezone.now() + timedelta(seconds=REST_SECONDS)
     finally:
-        Placement.objects.filter(bot_id=bot_id).update(claimed_until=None)
+        Placement.objects.filter(bot_id=bot_id).update(claimed_until=rest_until)
 
 
 @shared_task(name="orchestrator.create_hub")
