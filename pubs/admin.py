@@ -51,16 +51,19 @@ class NewestInline(LookOnly, admin.TabularInline):
     extra = 0
     show_change_link = True
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.get_readonly_fields(request, obj)
+
 
 class StatusChangeInline(NewestInline):
     model = StatusChange
-    fields = readonly_fields = ["at", "old", "new", "reason"]
+    readonly_fields = ["at", "old", "new", "reason"]
     verbose_name_plural = f"last {NEWEST} status changes"
 
 
 class CommandInline(NewestInline):
     model = Command
-    fields = readonly_fields = ["created", "by", "name", "args", "state", "error", "finished"]
+    readonly_fields = ["created", "by", "name", "args", "state", "error", "finished"]
     verbose_name_plural = f"last {NEWEST} commands"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

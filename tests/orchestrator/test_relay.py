@@ -149,7 +149,7 @@ def test_an_answer_of_50_mb_is_not_kept(bot: Bot, memory_swarm: MemorySwarm) -> 
     memory_swarm.answers["members"] = lambda argv: Output(0, '{"ok":true,"result":"' + "x" * 50_000_000 + '"}', "")
     command = run(bot, "members")
     assert command.state == "done"
-    assert "too long" in command.result["notice"] and len(json.dumps(command.result)) < 200
+    assert command.result and "too long" in command.result["notice"] and len(json.dumps(command.result)) < 200
     memory_swarm.answers["members"] = lambda argv: Output(1, "x" * 50_000_000, "")
     assert run(bot, "members").state == "failed"
 
