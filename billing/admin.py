@@ -39,7 +39,8 @@ class SubscriptionAdmin(theirs.SubscriptionAdmin):
 
     @admin.display(description="bot")
     def bot(self, subscription: Subscription) -> str:
-        bot = Bot.objects.filter(pk=gateway.bot_id(subscription.stripe_data)).first()
+        about = gateway.bot_id(subscription.stripe_data)
+        bot = Bot.objects.filter(pk=about).first() if about else None
         return _link(bot) if bot else "-"
 
 

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.models import User
 from billing import gateway
 from billing.gateway import PaymentTrouble
 from billing.views import NotNeeded, start_checkout
@@ -32,7 +33,8 @@ class PaymentUnavailable(APIException):
 
 
 def _page(request: Request, pk: UUID, open_page: Callable[[Bot], str]) -> Response:
-    bot = get_object_or_404(request.user.bots.alive(), pk=pk)  # type: ignore[union-attr]  # never anonymous here
+    assert isinstance(request.user, User)
+    bot = get_object_or_404(request.user.bots.alive(), pk=pk)
     try:
         return Response({"url": open_page(bot)})
     except NotNeeded as error:

@@ -111,8 +111,8 @@ def connect() -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn Stripe's errors into PaymentTrouble."""
+def _told(may_miss: bool = False) -> Iterator[None]:
+    """Turn Stripe's errors into PaymentTrouble; with `may_miss` an unknown id into Missing."""
     try:
         yield
     except stripe.CardError as error:
@@ -121,7 +121,7 @@ def _told() -> Iterator[None]:
         log.warning("Stripe can't be reached: %s", error)
         raise Unreachable(UNREACHABLE) from error
     except stripe.StripeError as error:
-        if error.code == "resource_missing":
+        if may_miss and error.code == "resource_missing":
             raise Missing(OUR_FAULT) from error
         log.exception("Stripe refused what we asked")
         raise PaymentTrouble(OUR_FAULT) from error
@@ -191,7 +191,7 @@ def _key(about: str, *parts: Any) -> str:
 def read_checkout(session_id: str) -> Checkout | None:
     """The payment page with this id, or None if there is none."""
     try:
-        with _told():
+        with _told(may_miss=True):
             return _checkout(stripe.checkout.Session.retrieve(session_id))
     except Missing:
         return None
@@ -250,7 +250,7 @@ def read_subscription(subscription_id: str) -> Reading | None:
     """The subscription as Stripe has it now, or None if Stripe has none or it is for no bot."""
     seen_at = timezone.now()
     try:
-        with _told():
+        with _told(may_miss=True):
             return reading(stripe.Subscription.retrieve(subscription_id), seen_at)
     except Missing:
         return None
@@ -274,7 +274,7 @@ def subscriptions_of(bot: Bot) -> list[Reading]:
 
 def cancel(subscription_id: str) -> None:
     """End a subscription now. One that has ended already is fine."""
-    with suppress(Missing), _told():
+    with suppress(Missing), _told(may_miss=True):
         stripe.Subscription.cancel(subscription_id)
 
 
@@ -325,7 +325,7 @@ def set_up_catalogue() -> list[str]:
 
 
 def _ensure_product() -> tuple[Any, list[str]]:
-    with suppress(Missing), _told():
+    with suppress(Missing), _told(may_miss=True):
         return stripe.Product.retrieve(PRODUCT_ID), []
     return stripe.Product.create(id=PRODUCT_ID, name="Pub", description="A Scuttlebutt pub"), ["made product Pub"]
 
