@@ -147,3 +147,12 @@ async def test_the_pages_bring_their_style_and_no_script(folder: Path) -> None:
     assert 'href="/style.css"' in page.text
     assert "script-src" not in page.headers["content-security-policy"]
     assert " style=" not in page.text
+
+
+@pytest.mark.parametrize("mail_id", ["../secrets/x", "/tmp/x", "x", "20260101T000000000000-00000000\n"])
+def test_an_id_never_leads_out_of_the_folder(folder: Path, mail_id: str) -> None:
+    folder.mkdir()
+    (folder.parent / "secrets").mkdir()
+    for file in (folder.parent / "secrets" / "x.eml", folder / "x.eml"):
+        file.write_text("Subject: secret\n\nsecret")
+    assert catcher.read(folder, mail_id) is None
