@@ -73,7 +73,8 @@ class EngineSwarm:
         return answer.json() if answer.content else None
 
     def _list(self, path: str, filters: dict[str, list[str]], **params: Any) -> list[dict[str, Any]]:
-        return self._call("GET", path, filters=json.dumps(filters), **params) or []
+        # 404: tasks of a service that is gone.
+        return self._call("GET", path, ok=(404,), filters=json.dumps(filters), **params) or []
 
     # --- observing -----------------------------------------------------------------------------------------------
     def look(self) -> Sight:
@@ -94,14 +95,16 @@ class EngineSwarm:
         return info["NodeID"]
 
     def _complaints(self, names: list[str]) -> dict[str, str]:
-        """Service id → what its newest task says. Asked only for those that do not run."""
+        """Service id → why it does not run. Asked only for those that do not.
+
+        The newest task may be on its start and have nothing to say while the one before it says why it ended.
+        """
         if not names:
             return {}
-        newest: dict[str, dict[str, Any]] = {}
-        for task in self._list("/tasks", {"service": names}):
-            if task["CreatedAt"] >= newest.get(task["ServiceID"], task)["CreatedAt"]:
-                newest[task["ServiceID"]] = task
-        return {service: task["Status"].get("Err") or task["Status"]["State"] for service, task in newest.items()}
+        tasks = sorted(self._list("/tasks", {"service": names}), key=lambda task: task["CreatedAt"])
+        states = {task["ServiceID"]: task["Status"]["State"] for task in tasks}
+        errors = {task["ServiceID"]: task["Status"]["Err"] for task in tasks if task["Status"].get("Err")}
+        return states | errors
 
     # --- doing ---------------------------------------------------------------------------------------------------
     def mark_node(self, node_id: str, hub: UUID) -> None:

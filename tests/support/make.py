@@ -12,12 +12,8 @@ class Maker:
 
     def user(self, name: str = "alice", **fields: Any) -> User:
         email = f"{name}@customer.example"
-        return User.objects.filter(email=email).first() or User.objects.create_user(
-            email, name=name.title(), **fields
-        )
+        return User.objects.filter(email=email).first() or User.objects.create_user(email, name=name.title(), **fields)
 
     def bot(self, owner: User | None = None, **fields: Any) -> Bot:
         self.bots += 1
-        return Bot.objects.create(
-            owner=owner or self.user(), name=fields.pop("name", f"Pub {self.bots}"), **fields
-        )
+        return Bot.objects.create(owner=owner or self.user(), name=fields.pop("name", f"Pub {self.bots}"), **fields)

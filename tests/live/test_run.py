@@ -1,0 +1,240 @@
+"""A pub in a real swarm, through the loop and the engine adapter."""
+
+from collections.abc import Iterator
+
+import docker
+import pytest
+from celery import current_app
+
+from orchestrator import jobs
+from orchestrator.models import Placement
+from orchestrator.reconcile import run_pass, service_of
+from orchestrator.swarm import NotRunning, SwarmError, service_name
+from orchestrator.swarm.engine import EngineSwarm
+from pubs import catalogue
+from pubs.models import Bot, Command, Status
+from tests.support.make import Maker
+from tests.support.peer import Peer
+from tests.support.wait import until
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs run where they are asked for, and the test makes the passes."""
+    monkeypatch.setattr("orchestrator.reconcile._queue", lambda task, argument: current_app.tasks[task](argument))
+    monkeypatch.setattr("orchestrator.jobs.live.nudge", lambda: None)
+    yield
+
+
+def fresh(bot: Bot) -> Bot:
+    return Bot.objects.get(pk=bot.pk)
+
+
+def pass_until(bot: Bot, status: str) -> Bot:
+    def look() -> bool:
+        run_pass()
+        return fresh(bot).status == status
+
+    until(f"{bot} is {status}", look)
+    return fresh(bot)
+
+
+@pytest.fixture
+def running(make: Maker, real_swarm: EngineSwarm, engine: docker.DockerClient) -> Iterator[Bot]:
+    """A bot that is up, gone again after the test."""
+    bot = make.bot(name="Shell & 'Sea' 🐚", paid=True)
+    yield pass_until(bot, Status.UP)
+    real_swarm.remove_service(bot.pk)
+    until("its container is gone", lambda: not containers(engine, bot))
+
+
+def containers(engine: docker.DockerClient, bot: Bot) -> list[docker.models.containers.Container]:
+    return engine.containers.list(filters={"label": f"buttcloud.bot={bot.pk}"}, ignore_removed=True)
+
+
+def ask(bot: Bot, name: str, /, **args: object) -> Command:
+    command = catalogue.ask(bot, bot.owner, name, args)
+    jobs.run_command(str(command.pk))
+    command.refresh_from_db()
+    return command
+
+
+def test_a_paid_bot_runs_with_the_identity_that_was_stored_before(running: Bot) -> None:
+    answer = ask(running, "whoami")
+    assert (answer.state, answer.result) == (Command.State.DONE, {"id": running.ssb_id})
+
+
+def test_the_container_is_hardened_and_limited(running: Bot, engine: docker.DockerClient) -> None:
+    [container] = containers(engine, running)
+    host, config = container.attrs["HostConfig"], container.attrs["Config"]
+    assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and config["User"] == "1000:1000"
+    assert (host["Memory"], host["PidsLimit"]) == (2**30, 200)
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
+    assert config["Image"].startswith("sha256:")
+    status = container.exec_run(["grep", "-E", "^(CapEff|Uid)", "/proc/1/status"]).output.decode()
+    assert "CapEff:\t0000000000000000" in status and "Uid:\t1000" in status
+
+
+def test_the_service_is_one_pinned_copy_that_stops_before_it_starts(running: Bot, engine: docker.DockerClient) -> None:
+    spec = engine.services.get(service_name(running.pk)).attrs["Spec"]
+    node = running.placement.hub.node_id
+    assert spec["Mode"] == {"Replicated": {"Replicas": 1}}
+    assert spec["TaskTemplate"]["Placement"]["Constraints"] == [f"node.id=={node}"]
+    assert spec["UpdateConfig"]["Order"] == "stop-first"
+    assert spec["TaskTemplate"]["Resources"]["Reservations"]["MemoryBytes"] == 2**30
+    assert spec["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] <= 45 * 10**9
+    assert [port["PublishMode"] for port in spec["EndpointSpec"]["Ports"]] == ["host"]
+    assert f"PUB_ID={running.ssb_id}" in spec["TaskTemplate"]["ContainerSpec"]["Env"]
+
+
+def test_making_the_identity_again_gives_the_same_one(running: Bot, real_swarm: EngineSwarm) -> None:
+    placement = Placement.objects.select_related("hub").get(bot=running)
+    image = service_of(running, placement).image
+    assert real_swarm.make_identity(running.pk, placement.hub.node_id, image) == running.ssb_id
+
+
+def test_an_invite_is_accepted_by_a_second_real_peer_and_the_pub_follows_it(running: Bot) -> None:
+    invite = ask(running, "create_invite", uses=1, note="for a friend").result["invite"]
+    peer = Peer.accept(invite)
+    assert peer.followed
+    assert peer.id in [member["id"] for member in ask(running, "members").result]
+
+
+def test_a_used_up_invite_is_refused(running: Bot) -> None:
+    invite = ask(running, "create_invite", uses=1).result["invite"]
+    assert Peer.accept(invite).followed
+    assert not Peer.accept(invite, seconds=15).followed
+
+
+def test_a_profile_is_published_in_any_script(running: Bot) -> None:
+    assert ask(running, "set_profile", name='بحر "sea" 🐚', description="<b>no</b>\nline").state == Command.State.DONE
+
+
+def test_stop_keeps_the_volume_and_start_gives_the_same_pub_back(running: Bot, engine: docker.DockerClient) -> None:
+    running.stop()
+    pass_until(running, Status.NONE)
+    until("the container is gone", lambda: not containers(engine, running))
+    assert engine.volumes.get(service_name(running.pk))
+    running.start()
+    again = pass_until(running, Status.UP)
+    assert (again.ssb_id, again.address) == (running.ssb_id, running.address)
+    assert ask(again, "whoami").result == {"id": running.ssb_id}
+
+
+def test_restart_replaces_the_container_and_keeps_the_identity(running: Bot, engine: docker.DockerClient) -> None:
+    [before] = containers(engine, running)
+    running.restart()
+
+    def replaced() -> bool:
+        run_pass()
+        now = containers(engine, running)
+        return len(now) == 1 and now[0].id != before.id and fresh(running).status == Status.UP
+
+    until("a new container answers", replaced)
+    assert ask(running, "whoami").result == {"id": running.ssb_id}
+
+
+def test_a_killed_pub_comes_back_by_itself(running: Bot, engine: docker.DockerClient) -> None:
+    [container] = containers(engine, running)
+    container.kill()
+    pass_until(running, Status.DOWN)
+    assert "starts again" in fresh(running).reason or fresh(running).reason == "Starting."
+    pass_until(running, Status.UP)
+
+
+def test_a_second_run_on_the_same_volume_is_refused(running: Bot, engine: docker.DockerClient) -> None:
+    """Whatever we get wrong, the lock on the volume keeps one identity from running twice."""
+    second = engine.containers.create(
+        running.placement and service_image(engine, running),
+        labels={"buttcloud.deployment": "none"},
+        environment={"PUB_ID": running.ssb_id},
+        volumes={service_name(running.pk): {"bind": "/data"}},
+        network_mode="none",
+    )
+    try:
+        second.start()
+        assert second.wait()["StatusCode"] == 75
+    finally:
+        second.remove(force=True)
+
+
+def service_image(engine: docker.DockerClient, bot: Bot) -> str:
+    spec = engine.services.get(service_name(bot.pk)).attrs["Spec"]
+    return spec["TaskTemplate"]["ContainerSpec"]["Image"]
+
+
+def test_an_empty_volume_never_becomes_a_new_identity(
+    make: Maker, real_swarm: EngineSwarm, engine: docker.DockerClient
+) -> None:
+    """As after a volume was lost: the bot has an id, the volume has none."""
+    bot = make.bot(paid=True, ssb_id="@" + "A" * 43 + "=.ed25519")
+
+    def refused() -> bool:
+        run_pass()
+        return "does not hold its identity" in fresh(bot).reason
+
+    try:
+        until("the reason says so", refused)
+        assert fresh(bot).status == Status.DOWN
+    finally:
+        real_swarm.remove_service(bot.pk)
+
+
+def test_a_job_that_runs_twice_makes_one_service(running: Bot, engine: docker.DockerClient) -> None:
+    version = engine.services.get(service_name(running.pk)).attrs["Version"]
+    jobs.ensure_pub_up(str(running.pk))
+    jobs.ensure_pub_up(str(running.pk))
+    assert engine.services.get(service_name(running.pk)).attrs["Version"] == version
+
+
+async def test_the_stats_are_those_of_docker(
+    running_name: str, real_swarm: EngineSwarm, engine: docker.DockerClient
+) -> None:
+    samples = real_swarm.stats(running_name)
+    ours = [await anext(samples) for _ in range(3)][-1]
+    await samples.aclose()  # type: ignore[attr-defined]
+    [task] = [task for task in engine.services.get(running_name).tasks() if task["Status"]["State"] == "running"]
+    theirs = engine.containers.get(task["Status"]["ContainerStatus"]["ContainerID"]).stats(stream=False)
+    assert ours["memory_limit"] == theirs["memory_stats"]["limit"] == 2**30
+    assert 0.5 < ours["memory"] / theirs["memory_stats"]["usage"] <= 1.5
+    assert ours["pids"] > 0 and ours["cpu"] >= 0 and ours["seq"] == 2
+
+
+@pytest.fixture
+def running_name(running: Bot) -> str:
+    return service_name(running.pk)
+
+
+def test_a_program_that_does_not_end_is_ended(running: Bot, real_swarm: EngineSwarm) -> None:
+    assert real_swarm.run(service_name(running.pk), ["sleep", "60"], timeout=1).exit_code == 124
+
+
+def test_an_argument_is_never_seen_by_a_shell(running: Bot, real_swarm: EngineSwarm) -> None:
+    wild = '"; touch /tmp/pwned; $(id) `id` \n --flag'
+    said = real_swarm.run(service_name(running.pk), ["printf", "%s", wild], timeout=5)
+    assert said.stdout == wild
+
+
+def test_a_pub_that_does_not_run_can_be_asked_nothing(real_swarm: EngineSwarm, make: Maker) -> None:
+    with pytest.raises(NotRunning):
+        real_swarm.run(service_name(make.bot().pk), ["true"], timeout=5)
+
+
+def test_a_missing_image_is_said_in_words(make: Maker, real_swarm: EngineSwarm) -> None:
+    node = real_swarm.look().nodes[0].id
+    with pytest.raises(SwarmError, match="No such image"):
+        real_swarm.make_identity(make.bot().pk, node, "sha256:" + "0" * 64)
+
+
+def test_the_plan_of_a_swarm_that_is_right_is_empty(running: Bot, capsys: pytest.CaptureFixture[str]) -> None:
+    from django.core.management import call_command
+
+    call_command("plan")
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_the_status_tells_how_the_pub_is(running: Bot) -> None:
+    status = ask(running, "status").result
+    assert status["sequence"] >= 0 and status["id"] == running.ssb_id

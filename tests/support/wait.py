@@ -1,0 +1,16 @@
+"""Waiting for what happens by itself."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def until(what: str, look: Callable[[], Value], seconds: float = 60, every: float = 0.1) -> Value:
+    """The first true value of `look`; AssertionError with `what` when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(every)
+    return value
