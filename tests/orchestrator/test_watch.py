@@ -1,0 +1,183 @@
+"""Looking at a pub live: who may, what comes, and that streams end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.test import Client
+
+from accounts.models import User
+from buttcloud.asgi import application
+from orchestrator import stats
+from orchestrator.consumers import NOT_FOUND
+from orchestrator.stats import Broadcaster
+from orchestrator.swarm import PubService
+from orchestrator.swarm.memory import MemorySwarm
+from pubs import live
+from pubs.models import Bot
+from tests.support.make import Maker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def socket(bot_id: Any, user: User | None, origin: str = "http://localhost") -> WebsocketCommunicator:
+    client = Client()
+    if user:
+        client.force_login(user)
+    cookies = "; ".join(f"{name}={cookie.value}" for name, cookie in client.cookies.items())
+    headers = [(b"origin", origin.encode()), (b"host", b"localhost"), (b"cookie", cookies.encode())]
+    return WebsocketCommunicator(application, f"/ws/pubs/{bot_id}/", headers)
+
+
+async def open_socket(bot: Bot, user: User | None, **more: Any) -> WebsocketCommunicator:
+    return await sync_to_async(socket)(bot.pk, user, **more)
+
+
+async def closing_code(communicator: WebsocketCommunicator) -> int:
+    await communicator.connect()
+    return (await communicator.receive_output())["code"]
+
+
+@pytest.fixture
+def own(transactional_db: None) -> Bot:
+    return Maker().bot(paid=True)
+
+
+async def test_the_owner_gets_the_state_at_once(own: Bot) -> None:
+    communicator = await open_socket(own, own.owner)
+    assert (await communicator.connect())[0]
+    first = await communicator.receive_json_from()
+    assert first["kind"] == "pub" and own.name in first["html"]
+    await communicator.disconnect()
+
+
+async def test_another_customer_is_sent_away(own: Bot) -> None:
+    bob = await sync_to_async(Maker().user)("bob")
+    assert await closing_code(await open_socket(own, bob)) == NOT_FOUND
+
+
+async def test_nobody_is_sent_away(own: Bot) -> None:
+    assert await closing_code(await open_socket(own, None)) == NOT_FOUND
+
+
+async def test_a_pub_that_is_not_there_is_like_one_of_somebody_else(own: Bot) -> None:
+    communicator = await sync_to_async(socket)(uuid4(), own.owner)
+    assert await closing_code(communicator) == NOT_FOUND
+
+
+async def test_a_page_of_another_site_opens_nothing(own: Bot) -> None:
+    communicator = await open_socket(own, own.owner, origin="https://evil.example")
+    assert (await communicator.connect())[0] is False
+
+
+async def test_who_signs_out_sees_no_more(own: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WATCH_SECONDS", 0.3)
+    communicator = await open_socket(own, own.owner)
+    await communicator.connect()
+    await communicator.receive_json_from()
+    await sync_to_async(own.owner.__class__.objects.update)(is_active=False)
+    assert (await communicator.receive_output(timeout=3))["code"] == NOT_FOUND
+
+
+async def test_a_changed_row_draws_the_page_again(own: Bot) -> None:
+    communicator = await open_socket(own, own.owner)
+    await communicator.connect()
+    await communicator.receive_json_from()
+    await sync_to_async(Bot.objects.update)(reason="The reason is new.")
+    await sync_to_async(live.changed)(own.pk)
+    assert "The reason is new." in (await communicator.receive_json_from())["html"]
+    await communicator.disconnect()
+
+
+async def test_a_command_of_another_pub_is_never_shown(own: Bot) -> None:
+    other = await sync_to_async(Maker().bot)(await sync_to_async(Maker().user)("bob"))
+    command = await sync_to_async(other.commands.create)(name="whoami")
+    communicator = await open_socket(own, own.owner)
+    await communicator.connect()
+    await communicator.receive_json_from()
+    layer = get_channel_layer()
+    assert layer
+    await layer.group_send(live.group(own.pk), {"type": "command.changed", "id": str(command.pk)})
+    assert await communicator.receive_nothing(0.3)
+    await communicator.disconnect()
+
+
+# --- the broadcaster -------------------------------------------------------------------------------------------------
+class Counting(MemorySwarm):
+    """Counts the streams that are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = self.open = 0
+
+    async def stats(self, service: str) -> AsyncIterator[live.Stats]:
+        self.opened += 1
+        self.open += 1
+        try:
+            async for sample in super().stats(service):
+                yield sample
+        finally:
+            self.open -= 1
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch, own: Bot) -> Counting:
+    twin = Counting()
+    twin.put_service(PubService(own.pk, "@x", "node-1", 29000, "127.0.0.1", settings.PUB_IMAGE, 2**30, 0))
+    monkeypatch.setattr("orchestrator.swarm.connect", lambda: twin)
+    monkeypatch.setattr(live, "WATCH_SECONDS", 1.5)
+    monkeypatch.setattr(stats, "RETRY_SECONDS", 0.1)
+    return twin
+
+
+async def next_stats(communicator: WebsocketCommunicator) -> dict[str, Any]:
+    while (message := await communicator.receive_json_from(timeout=5))["kind"] != "stats":
+        pass
+    return message
+
+
+async def test_two_who_look_share_one_stream_and_it_ends_when_nobody_does(own: Bot, counting: Counting) -> None:
+    broadcaster = asyncio.create_task(Broadcaster().run())
+    await asyncio.sleep(0.05)
+    pages = [await open_socket(own, own.owner) for _ in range(2)]
+    for page in pages:
+        await page.connect()
+    for page in pages:
+        assert (await next_stats(page))["memory_limit"] == 2**30
+    assert (counting.opened, counting.open) == (1, 1)
+    for page in pages:
+        await page.disconnect()
+    await asyncio.sleep(4)
+    assert counting.open == 0
+    broadcaster.cancel()
+
+
+async def test_the_newest_sample_is_kept_for_pages_without_script(own: Bot, counting: Counting) -> None:
+    broadcaster = asyncio.create_task(Broadcaster().run())
+    await asyncio.sleep(0.05)
+    await sync_to_async(live.watch)(own.pk)
+    await asyncio.sleep(0.3)
+    sample = await sync_to_async(live.newest_stats)(own.pk)
+    assert sample and sample["pids"] == 8
+    broadcaster.cancel()
+    await asyncio.sleep(0.05)
+    assert counting.open == 0
+
+
+async def test_a_stopped_pub_is_tried_again_while_somebody_looks(own: Bot, counting: Counting) -> None:
+    service = counting.services.pop(own.pk)
+    broadcaster = Broadcaster()
+    broadcaster.watch(own.pk)
+    await asyncio.sleep(0.3)
+    assert counting.opened > 1 and counting.open == 0
+    counting.services[own.pk] = service
+    await asyncio.sleep(0.4)
+    assert counting.open == 1
+    await asyncio.sleep(3)
+    assert broadcaster.streams == {} and counting.open == 0
