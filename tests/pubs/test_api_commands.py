@@ -81,6 +81,18 @@ def test_a_refusal_says_where_and_why(api: APIClient, bot: Bot, body: dict[str, 
     assert not bot.commands.exists()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name": "\\ud800"}',
+        '{"name": "whoami", "args": {"\\ud800": 1}}',
+        '{"name": "create_invite", "args": {"note": "\\ud800"}}',
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_and_never_sent_back(api: APIClient, bot: Bot, body: str) -> None:
+    assert api.post(commands(bot), body, content_type="application/json").status_code == 400
+
+
 def test_nobody_sets_a_commands_state_or_result(api: APIClient, bot: Bot) -> None:
     answer = api.post(commands(bot), {"name": "whoami", "state": "done", "result": "x"}, format="json")
     assert (answer.json()["state"], answer.json()["result"]) == ("queued", None)

@@ -45,7 +45,8 @@ def test_uses_out_of_range_or_of_no_number_are_refused(uses: Any) -> None:
         "; rm -rf /",
         "$(reboot)",
         "`reboot`",
-        SOMEBODY + "; reboot",
+        SOMEBODY + ";ls",
+        "x" + SOMEBODY,
         SOMEBODY + "\n" + SOMEBODY,
         SOMEBODY[1:],
         SOMEBODY.replace("ed25519", "ed25518"),
@@ -68,6 +69,11 @@ def test_an_id_with_space_around_it_passes() -> None:
 @pytest.mark.parametrize("note", ["a\nb", "a\0b", "a\x1b[31mb", "a\u2028b", "\ud800", "x" * 201, "x" * 10_000_000])
 def test_control_characters_and_long_notes_are_refused(note: str) -> None:
     assert "note" in refusal("create_invite", note=note)
+
+
+@pytest.mark.parametrize("note", [["a"], {"a": 1}, True, 1.5])
+def test_what_is_neither_text_nor_number_is_not_made_a_text(note: Any) -> None:
+    assert refusal("create_invite", note=note) == {"note": ["Give a text or a whole number."]}
 
 
 def test_a_shells_words_are_a_note_like_any_other() -> None:
