@@ -151,7 +151,8 @@ def command(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     try:
         asked = catalogue.ask(bot, request.user, entry.name, entry.page_args(request.POST))
     except ValidationError as error:
-        form.is_valid() and form.add_error(None, error.messages)
+        if form.is_valid():  # then no field is at fault: too many wait already
+            form.add_error(None, error.messages)
         return refused(request, bot, entry, form)
     if wants_piece(request):
         return render(request, "pubs/_command.html", {"bot": bot, "command": asked}, status=201)

@@ -4,11 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from djstripe.models import Price, Product
 
 from pubs import live
 from pubs.models import Bot
@@ -100,15 +102,9 @@ def test_only_a_subscriber_gets_to_the_portal(client: Client, make: Maker) -> No
 
 def test_newest_figures_are_on_the_page_without_script(client: Client, make: Maker) -> None:
     bot = make.bot(paid=True, status="up")
-    extras_cache_set(bot)
+    async_to_sync(live.remember_stats)(bot.pk, SAMPLE)
     text = page(client, bot)
     assert all(figure in text for figure in ("7.3 %", "120 MB", "1 GB", "2 kB/s", ">23<"))
-
-
-def extras_cache_set(bot: Bot) -> None:
-    from asgiref.sync import async_to_sync
-
-    async_to_sync(live.remember_stats)(bot.pk, SAMPLE)
 
 
 def test_the_page_comes_although_nobody_can_be_told_that_somebody_looks(
@@ -155,8 +151,6 @@ def test_the_front_page_takes_the_price_from_the_mirror(client: Client, make: Ma
 
 
 def fill_the_mirror(cents: int) -> None:
-    from djstripe.models import Price, Product
-
     product = Product.objects.create(id="prod_1", livemode=False, name="Pub", active=True, stripe_data={})
     Price.objects.create(
         id="price_1", livemode=False, active=True, currency="eur", product=product,
