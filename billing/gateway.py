@@ -409,7 +409,7 @@ def _make_endpoint() -> WebhookEndpoint:
 
 def _update_endpoint(endpoint: Any, held: WebhookEndpoint) -> list[str]:
     url = _endpoint_url(held.djstripe_uuid)
-    same = endpoint.url == url and sorted(endpoint.enabled_events) == EVENTS and endpoint.status == "enabled"
+    same = endpoint.url == url and set(endpoint.enabled_events) == set(EVENTS) and endpoint.status == "enabled"
     if same and held.url == url:
         return []
     changed = stripe.WebhookEndpoint.modify(endpoint.id, url=url, enabled_events=EVENTS, disabled=False)  # type: ignore[arg-type]

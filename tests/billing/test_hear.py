@@ -71,6 +71,8 @@ def test_an_event_that_comes_late_says_what_is_true_now(paid_alice: Customer, st
     stale = {**stripe.app.store.public(stripe.app.store.all("subscription")[0]), "status": "canceled"}
     assert send(event_about(stripe, "customer.subscription.updated", stale, "evt_late")) == 200
     assert paid_alice.see().paid_status == "active"
+    # A moment before Stripe was asked: whoever asked later may not be overwritten by this.
+    assert paid_alice.bot.paid_seen_at == Event.objects.get(id="evt_late").djstripe_created
 
 
 def test_the_same_event_again_changes_nothing(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
