@@ -157,7 +157,7 @@ def test_an_answer_of_50_mb_is_not_kept(bot: Bot, memory_swarm: MemorySwarm) -> 
 def test_a_members_odd_name_is_made_printable(bot: Bot, memory_swarm: MemorySwarm) -> None:
     memory_swarm.answers["members"] = lambda argv: Output(0, r'{"ok":true,"result":[{"name":"a\u0000b\ud800c"}]}', "")
     result = run(bot, "members").result
-    assert "\0" not in result[0]["name"]
+    assert result and "\0" not in result[0]["name"]
     json.dumps(result, ensure_ascii=False).encode()
 
 
