@@ -255,7 +255,8 @@ PRICE_LOOKUP_KEY = "pub-monthly-1gb"
 PRICE_CURRENCY = env.text("PRICE_CURRENCY", "eur")
 PRICE_CENTS = env.number("PRICE_CENTS", 900)
 DJSTRIPE_FOREIGN_KEY_TO_FIELD = "id"
-# dj-stripe's own migrations take two minutes; ours is one file with the same tables. Never to be changed after a release.
+# dj-stripe's own migrations take two minutes; ours is one file with the same tables. It never
+# changes after a release.
 MIGRATION_MODULES = {"djstripe": "billing.djstripe_migrations"}
 
 # --- Mail ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Celery's workers and beat as threads of this process."""
 
 import threading
+from typing import Any
 
 from celery import Celery
 from celery.beat import EmbeddedService
@@ -16,7 +17,7 @@ class EmbeddedWorkers:
     def __init__(self, app: Celery, queues: dict[str, int] = QUEUES, beat: bool = True) -> None:
         self.app, self.queues, self.with_beat = app, queues, beat
         self.threads: list[threading.Thread] = []
-        self.beat: threading.Thread | None = None
+        self.beat: Any = None
 
     def start(self) -> None:
         """Not from an event loop: building a worker runs Django's checks, which read the database."""
@@ -53,7 +54,7 @@ class EmbeddedWorkers:
     def stop(self, seconds: float = 20) -> None:
         """Running jobs end first; what is still queued is derived again from the database at the next start."""
         if self.beat:
-            self.beat.stop()  # type: ignore[attr-defined]
-        state.should_stop = 0  # an exit status, and the sign for a warm stop
+            self.beat.stop()
+        state.should_stop = 0  # type: ignore[assignment]  # an exit status, and the sign for a warm stop
         for thread in [*self.threads, *([self.beat] if self.beat else [])]:
             thread.join(seconds)

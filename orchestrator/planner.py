@@ -142,7 +142,7 @@ class _Room:
     def __init__(self, wanted: list[Wanted], kept: list[Kept], actual: Actual) -> None:
         self.actual = actual
         self.taken = {hub.id: 0 for hub in actual.hubs}
-        sizes = {bot.bot: bot.places for bot in [*wanted, *kept]}
+        sizes = {wish.bot: wish.places for wish in wanted} | {bot.bot: bot.places for bot in kept}
         for bot, hub in actual.placements.items():
             self.taken[hub] = self.taken.get(hub, 0) + sizes.get(bot, 1)
         self.free = {
@@ -193,7 +193,7 @@ def _services(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Ac
 
 
 def _orphans(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Report]:
-    known = {bot.bot for bot in [*wanted, *kept]}
+    known = {wish.bot for wish in wanted} | {bot.bot for bot in kept}
     return [Report(bot, "A service runs for which there is no bot.") for bot in actual.services if bot not in known]
 
 
@@ -219,7 +219,7 @@ def _too_many(needed: int, free: int, room: _Room, actual: Actual, limits: Limit
         # The last one stays: without it the next customer waits for a machine.
         is_last = sum(other.state == "ready" for other in actual.hubs) == 1
         rested = hub.emptied_at is not None and now - hub.emptied_at >= limits.cool_down
-        if hub.state == "ready" and hub.in_swarm and not room.taken[hub.id] and rested and not is_last:
-            if free - hub.places >= needed:
-                return [DestroyHub(hub.id)]
+        unused = hub.state == "ready" and hub.in_swarm and not room.taken[hub.id] and rested
+        if unused and not is_last and free - hub.places >= needed:
+            return [DestroyHub(hub.id)]
     return []

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from celery import current_app
@@ -129,7 +130,7 @@ def _record_status(bot: Bot, service: Service | None) -> None:
     reason = _reason(bot, service)
     if (status, reason) == (bot.status, bot.reason):
         return
-    changes = {"status": status, "reason": reason}
+    changes: dict[str, Any] = {"status": status, "reason": reason}
     if status != bot.status:
         changes["changed_at"] = timezone.now()
     with transaction.atomic():
@@ -270,8 +271,7 @@ def carry_out(action: Action) -> None:
         case Wait(bot, reason):
             give_reason(bot, reason)
         case BuyHub():
-            hub = Hub.objects.create(name=_free_hub_name())
-            _queue("orchestrator.create_hub", hub.pk)
+            _queue("orchestrator.create_hub", Hub.objects.create(name=_free_hub_name()).pk)
         case EnsureHub(hub):
             _queue("orchestrator.create_hub", hub)
         case DestroyHub(hub):

@@ -1,7 +1,7 @@
 """What a customer owns: bots, what happened to them, and what was asked of them.
 
-Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: paid…, subscription_id. Orchestrator:
-status and all that is observed.
+Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: paid…, subscription_id.
+Orchestrator: status and all that is observed.
 """
 
 import unicodedata
@@ -135,14 +135,14 @@ class Bot(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def get_absolute_url(self) -> str:
+        return reverse("pubs:pub", args=[self.pk])
+
     def clean(self) -> None:
         self.name = tidy_name(self.name)
         namesakes = Bot.objects.alive().filter(owner_id=self.owner_id, name=self.name).exclude(pk=self.pk)
         if self.deleted_at is None and namesakes.exists():
             raise ValidationError({"name": NAME_TAKEN})
-
-    def get_absolute_url(self) -> str:
-        return reverse("pubs:pub", args=[self.pk])
 
     @property
     def is_wanted(self) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -32,9 +32,11 @@ from orchestrator.swarm import (
 )
 from pubs.live import Stats
 
+OUTPUT_MAX = 2**20  # bytes of a program's output that are kept
 SECOND = 10**9  # Docker counts in nanoseconds
 STOP_SECONDS = 30  # less than 45: swarmkit starts the next task after a minute, stopped or not
 SOCKET = "unix:///var/run/docker.sock"
+SCRATCH = "/tmp"  # noqa: S108  (inside a container whose root is read-only)
 
 
 def label(name: str) -> str:
@@ -173,7 +175,7 @@ class EngineSwarm:
         limited = ["timeout", "-k", "1", f"{timeout:g}", *argv]
         try:
             started = self._api.exec_create(container, limited)["Id"]
-            out, err = self._api.exec_start(started, demux=True)
+            out, err = _read(self._api.exec_start(started, stream=True, demux=True))
             code = self._api.exec_inspect(started)["ExitCode"]
         except docker.errors.NotFound as error:
             raise NotRunning("The pub stopped while it was asked.") from error
@@ -181,7 +183,7 @@ class EngineSwarm:
             raise NotRunning(str(error.explanation or error)) from error
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
-        return Output(code, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace"))
+        return Output(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     async def stats(self, service: str) -> AsyncIterator[Stats]:
         container = await asyncio.to_thread(self._container, service)
@@ -200,6 +202,15 @@ class EngineSwarm:
             raise Unreachable(str(error)) from error
         finally:
             await engine.close()
+
+
+def _read(stream: Iterator[tuple[bytes | None, bytes | None]]) -> tuple[bytes, bytes]:
+    """What a program printed, up to OUTPUT_MAX bytes each; the rest is read and dropped, so that it can end."""
+    out, err = bytearray(), bytearray()
+    for more_out, more_err in stream:
+        out += (more_out or b"")[: OUTPUT_MAX - len(out)]
+        err += (more_err or b"")[: OUTPUT_MAX - len(err)]
+    return bytes(out), bytes(err)
 
 
 # --- Docker's dicts into ours ----------------------------------------------------------------------------------------
@@ -265,15 +276,21 @@ def _sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Sta
             ("write", "disk_write"),
         )
     }
-    return Stats(  # type: ignore[typeddict-item]
+    return Stats(
         at=raw["read"],
         seq=seq,
         cpu=_cpu(raw),
         memory=max(0, memory.get("usage", 0) - cache),
         memory_limit=memory.get("limit", 0),
         pids=(raw.get("pids_stats") or {}).get("current", 0),
-        **totals,
-        **rates,
+        net_rx=totals["net_rx"],
+        net_tx=totals["net_tx"],
+        disk_read=totals["disk_read"],
+        disk_write=totals["disk_write"],
+        rx_rate=rates["net_rx"],
+        tx_rate=rates["net_tx"],
+        read_rate=rates["disk_read"],
+        write_rate=rates["disk_write"],
     )
 
 
@@ -325,7 +342,7 @@ def _init_spec(bot_id: UUID, image: str) -> dict[str, Any]:
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "Mounts": [{"Type": "volume", "Source": service_name(bot_id), "Target": "/data"}],
-            "Tmpfs": {"/tmp": ""},
+            "Tmpfs": {SCRATCH: ""},
         },
     }
 
@@ -357,7 +374,7 @@ def service_spec(pub: PubService) -> dict[str, Any]:
                         "Target": "/data",
                         "VolumeOptions": {"Labels": _labels(pub.bot_id)},
                     },
-                    {"Type": "tmpfs", "Target": "/tmp"},
+                    {"Type": "tmpfs", "Target": SCRATCH},
                 ],
                 "ReadOnly": True,
                 "User": "1000:1000",

@@ -238,3 +238,8 @@ def test_the_plan_of_a_swarm_that_is_right_is_empty(running: Bot, capsys: pytest
 def test_the_status_tells_how_the_pub_is(running: Bot) -> None:
     status = ask(running, "status").result
     assert status["sequence"] >= 0 and status["id"] == running.ssb_id
+
+
+def test_fifty_megabytes_of_output_are_cut_and_end(running: Bot, real_swarm: EngineSwarm) -> None:
+    said = real_swarm.run(service_name(running.pk), ["head", "-c", "50000000", "/dev/zero"], timeout=20)
+    assert said.exit_code == 0 and len(said.stdout) == 2**20

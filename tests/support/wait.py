@@ -2,12 +2,9 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
-
-Value = TypeVar("Value")
 
 
-def until(what: str, look: Callable[[], Value], seconds: float = 60, every: float = 0.1) -> Value:
+def until[Value](what: str, look: Callable[[], Value], seconds: float = 60, every: float = 0.1) -> Value:
     """The first true value of `look`; AssertionError with `what` when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := look()):

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 MAILS = f"http://localhost:{settings.MAIL_PORT}/api/mails"
 CARD = "4242 4242 4242 4242"
@@ -157,7 +158,7 @@ class Visitor:
         return connect(
             f"{self.site.replace('http', 'ws', 1)}/ws/pubs/{pub_uuid(pub)}/",
             additional_headers={"Cookie": cookies},
-            origin=self.site,  # type: ignore[arg-type]
+            origin=Origin(self.site),
         )
 
 

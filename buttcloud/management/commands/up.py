@@ -115,7 +115,7 @@ class Command(BaseCommand):
 class _Server(uvicorn.Server):
     """Signals are the command's: uvicorn would raise them again after serving and end the process too early."""
 
-    def capture_signals(self) -> Any:  # type: ignore[override]
+    def capture_signals(self) -> Any:
         return nullcontext()
 
 
@@ -130,7 +130,7 @@ def make_staff_account() -> str:
     password = env.kept_secret(settings.VAR / "secrets" / "staff_password", env.random_word)
     users = get_user_model().objects
     if not users.filter(email=STAFF).exists():
-        users.create_superuser(STAFF, password, name="Staff")  # type: ignore[attr-defined]
+        users.create_superuser(STAFF, password, name="Staff")
     return password
 
 
