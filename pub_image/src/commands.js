@@ -115,7 +115,7 @@ module.exports = function makeCommands (ssb, { guard, invites, disk, isAlive, ..
 
     'invite.create': async ({ uses = 1, note }) => {
       need(isWhole(uses, 1, 10000), 'uses must be a whole number from 1 to 10000')
-      need(note === undefined || (typeof note === 'string' && note.length <= 200), 'note must be text of at most 200 characters')
+      need(note === undefined || (typeof note === 'string' && [...note].length <= 200), 'note must be text of at most 200 characters')
       if (!opts.externalHost) throw new Refused('NO_HOST', 'this pub has no external host name yet')
       if (!opts.allowPrivate && isPrivateHost(opts.externalHost)) throw new Refused('PRIVATE_HOST', 'the external host is a private address')
       if (guard.isHolding()) throw new Refused('RESTORING', 'this pub is still getting its own feed back')
