@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,8 +29,8 @@ from support import (
     wait_until,
 )
 
-PUB_PORTS = "29400-29489"
-BARE_PORT = 29490
+PUB_PORTS = "29450-29498"
+BARE_PORT = 29499
 RATIO = 1.3
 IDLE_CPU = 10.0  # percent of one core
 IDLE_MEMORY = 1 / 8  # of the pub's limit
@@ -40,6 +41,7 @@ PAID_EVENTS = ("customer.subscription.created", "checkout.session.completed")
 STAGES = [
     "paid is written down",
     "has a place",
+    "Stripe has told all",
     "identity container starts",
     "identity is made",
     "service is created",
@@ -117,7 +119,9 @@ class Customer:
         if paid.status_code != 303:
             raise BenchError(f"The payment page answered {paid.status_code}.")
         seen = self._watch(bot)
-        began = min(each.came for each in self.service.webhooks.seen[known:] if each.kind in PAID_EVENTS)
+        arrived = self.service.webhooks.seen[known:]
+        began = min(each.came for each in arrived if each.kind in PAID_EVENTS)
+        seen["Stripe has told all"] = max(each.answered for each in arrived)
         seen |= docker_times(self.service, f"{self.service.deployment}-pub-{bot}")
         return bot, {stage: at - began for stage, at in seen.items()}
 
@@ -164,7 +168,7 @@ def docker_times(service: RunningService, name: str) -> Times:
         "pub answers (health)": ("container", "health_status: healthy", name, "\0"),
     }
     return {
-        stage: wait_until(lambda event=event: service.events.first(*event), f"Docker to tell of: {stage}", patience=5)
+        stage: wait_until(partial(service.events.first, *event), f"Docker to tell of: {stage}", patience=5)
         for stage, event in events.items()
     }
 
@@ -248,7 +252,9 @@ def tell_times(ours: list[Times], bare: list[Times], report: Report) -> None:
     up_ours, up_bare = [run["up"] for run in ours], [run["up"] for run in bare]
     spread = f"ours {min(up_ours):.2f}–{max(up_ours):.2f} s, bare {min(up_bare):.2f}–{max(up_bare):.2f} s"
     print(f"  spread: {spread}")
-    report.target("webhook → up, against the bare engine", median(up_ours) / median(up_bare), RATIO)
+    # By neighbours, which a busy machine hits alike.
+    ratio = median([one / other for one, other in zip(up_ours, up_bare, strict=True)])
+    report.target("webhook → up, ours / bare, median of the pairs", ratio, RATIO)
 
 
 def _rows(ours: list[Times], bare: list[Times]) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +32,7 @@ class BenchError(Exception):
     """Why nothing could be measured."""
 
 
-def wait_until[T](look: Callable[[], T], what: str, every: float = 0.02, patience: float = PATIENCE) -> T:
+def wait_until[T](look: Callable[[], T | None], what: str, every: float = 0.02, patience: float = PATIENCE) -> T:
     """The first true thing that `look` gives, looking each `every` seconds."""
     deadline = time.monotonic() + patience
     while not (seen := look()):
@@ -61,10 +61,11 @@ class RunningService:
     def __init__(self, pub_ports: str) -> None:
         self.deployment = f"bench-{secrets.token_hex(3)}"
         self.bare = f"{self.deployment}-bare"
+        self.image = os.environ.get("PUB_IMAGE") or _built_image()
+        self.engine = docker.APIClient(version="auto", timeout=60)
+        self.events = Events(self.deployment)
         self.var = Path(tempfile.mkdtemp(prefix="buttcloud-bench-"))
         self.log = self.var / "up.log"
-        self.engine = docker.APIClient(version="auto", timeout=60)
-        self.events = Events(self.engine, self.deployment)
         self.webhooks = WebhookWatch()
         self._set_up_django(pub_ports)
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +73,6 @@ class RunningService:
     def _set_up_django(self, pub_ports: str) -> None:
         site, stripe, mail = free_ports(3)
         self.webhooks.forward_to = site
-        image = os.environ.get("PUB_IMAGE") or _built_image()
         os.environ |= {
             "BUTTCLOUD_VAR": str(self.var),
             "DJANGO_SETTINGS_MODULE": "buttcloud.settings",
@@ -83,7 +83,7 @@ class RunningService:
             "STRIPE_WEBHOOK_BASE": f"http://127.0.0.1:{self.webhooks.port}",
             "PUB_PORTS": pub_ports,
             "PUB_SHS": secrets.token_urlsafe(24).ljust(43, "A")[:43] + "=",
-            "PUB_IMAGE": image,
+            "PUB_IMAGE": self.image,
             "LOG_LEVEL": "WARNING",
         }
         self._environment = dict(os.environ)
@@ -135,17 +135,21 @@ class RunningService:
         self.stop()
 
     def stop(self) -> None:
-        """End the process first, since it would make again what is removed."""
+        """Everything is tried, whatever fails. The process ends first, since it would make again what is removed."""
+        with ExitStack() as last_first:
+            last_first.callback(shutil.rmtree, self.var, ignore_errors=True)
+            for deployment in (self.deployment, self.bare):
+                last_first.callback(remove_all, self.engine, deployment)
+            last_first.callback(self.webhooks.stop)
+            last_first.callback(self._end_process)
+
+    def _end_process(self) -> None:
         if self._process and self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        self.webhooks.stop()
-        for deployment in (self.deployment, self.bare):
-            remove_all(self.engine, deployment)
-        shutil.rmtree(self.var, ignore_errors=True)
 
 
 def _built_image() -> str:
@@ -190,8 +194,9 @@ def _unmark_nodes(engine: docker.APIClient, deployment: str) -> bool:
 class Events:
     """When Docker did what to things of ours, by Docker's own clock, which is this machine's. Costs nobody a poll."""
 
-    def __init__(self, engine: docker.APIClient, prefix: str) -> None:
-        self._engine, self._prefix = engine, prefix
+    def __init__(self, prefix: str) -> None:
+        # Its own connection, since a session of requests is for one thread.
+        self._engine, self._prefix = docker.APIClient(version="auto", timeout=None), prefix
         self._seen: list[tuple[float, str, str, str]] = []
 
     def start(self) -> None:

@@ -197,6 +197,9 @@ def test_a_refusal_by_docker_reaches_the_owner_and_is_tried_again(
     healed.node = refusing.node
     use(monkeypatch, healed)
     passes(2)
+    assert fresh(bot).status == Status.NONE, "it rests for a while"
+    Placement.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+    passes(2)
     assert fresh(bot).status == Status.UP and fresh(bot).reason == ""
 
 
