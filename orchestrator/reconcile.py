@@ -91,6 +91,8 @@ def record(world: World) -> None:
     """Write what was seen, each bot's status change with its history row and its mail in one transaction."""
     for hub in world.hubs:
         _record_hub(hub, world)
+    for bot in world.bots:
+        _record_address(bot, world.placements.get(bot.pk))
     seen = [bot for bot in world.bots if _is_seen(bot, world)]
     services = world.services
     for bot in seen:
@@ -115,14 +117,18 @@ def _record_hub(hub: Hub, world: World) -> None:
     hub.save(update_fields=["state", "node_id", "address", "places", "seen_at", "reason", "emptied_at"])
 
 
+def _record_address(bot: Bot, placement: Placement | None) -> None:
+    """The port is for life; the host name is a setting that staff may change."""
+    address = f"{settings.PUB_HOST}:{placement.port}" if placement else ""
+    if bot.address != address:
+        Bot.objects.filter(pk=bot.pk).update(address=address)
+        live.changed(bot.pk)
+
+
 def _is_seen(bot: Bot, world: World) -> bool:
     """Unknown is not down: a bot on a hub out of sight keeps its status and the time when it was last seen."""
     placement = world.placements.get(bot.pk)
-    return placement is None or world.in_sight(_hub_of(placement, world))
-
-
-def _hub_of(placement: Placement, world: World) -> Hub:
-    return next(hub for hub in world.hubs if hub.pk == placement.hub_id)
+    return placement is None or world.in_sight(placement.hub)
 
 
 def _record_status(bot: Bot, service: Service | None) -> None:

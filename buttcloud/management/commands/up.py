@@ -22,6 +22,7 @@ from django.db import OperationalError
 
 from billing import gateway
 from billing.local_stripe.app import make_app as make_stripe
+from billing.local_stripe.store import CorruptState
 from buttcloud import env
 from buttcloud.asgi import application
 from buttcloud.celery import app as celery_app
@@ -43,6 +44,8 @@ class Command(BaseCommand):
         try:
             with _only_one(settings.VAR / "up.lock"):
                 self._run()
+        except (CorruptState, gateway.PaymentTrouble) as error:
+            raise CommandError(str(error)) from error
         except (OSError, OperationalError, sqlite3.Error) as error:
             if _is_full_disk(error):
                 raise CommandError(

@@ -1,0 +1,68 @@
+"""Production refuses to start with what a stranger could guess, and says what to set."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+COMPLETE = {
+    "MODE": "production",
+    "SECRET_KEY": "k" * 60,
+    "SITE_URL": "https://pubs.example",
+    "MAIL_FROM": "buttcloud <hello@pubs.example>",
+    "DB_PASSWORD": "secret",
+    "REDIS_URL": "redis://redis.example",
+    "STRIPE_SECRET_KEY": "sk_live_" + "x" * 24,
+}
+
+
+def load(environment: dict[str, str], read: str = "MODE") -> subprocess.CompletedProcess[str]:
+    """Our settings in a process of their own, with nothing else in the environment."""
+    return subprocess.run(
+        [sys.executable, "-c", f"from buttcloud import settings; print(settings.{read})"],
+        cwd=settings.BASE_DIR,
+        env={"PATH": os.environ["PATH"], "BUTTCLOUD_VAR": str(settings.VAR / "other"), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_complete_production_settings_are_taken() -> None:
+    assert load(COMPLETE).stdout == "production\n"
+
+
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "MODE"])
+def test_production_names_what_is_missing(name: str) -> None:
+    refused = load({key: value for key, value in COMPLETE.items() if key != name})
+    assert refused.returncode and name in refused.stderr.splitlines()[-1]
+
+
+def test_production_refuses_a_short_key_debug_and_plain_http() -> None:
+    for name, value in (("SECRET_KEY", "short"), ("DEBUG", "1"), ("SITE_URL", "http://pubs.example")):
+        assert load({**COMPLETE, name: value}).returncode, name
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("f" * 60 + "\n")
+    environment = {key: value for key, value in COMPLETE.items() if key != "SECRET_KEY"}
+    read = load({**environment, "SECRET_KEY_FILE": str(file)}, "SECRET_KEY")
+    assert read.stdout == "f" * 60 + "\n"
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    assert "/nowhere" in load({**COMPLETE, "SECRET_KEY_FILE": "/nowhere"}).stderr.splitlines()[-1]
+
+
+def test_embedded_makes_its_own_secret_once_for_its_owner_alone(tmp_path: Path) -> None:
+    first, second = (load({"BUTTCLOUD_VAR": str(tmp_path)}, "SECRET_KEY").stdout for _ in range(2))
+    assert first == second and len(first) > 40
+    assert (tmp_path / "secrets" / "secret_key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("SITE_PORT", "eighty"), ("DEBUG", "perhaps"), ("MODE", "half")])
+def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
+    assert name in load({name: value}).stderr.splitlines()[-1]
