@@ -18,7 +18,8 @@ from buttcloud.celery import app as celery_app
 
 
 class RunningSite:
-    """The ASGI application from `with` until its end; `url` is its address, which settings name meanwhile.
+    """The ASGI application from `with` until its end; `url` is its address, which settings name meanwhile, `loop` the
+    event loop that it runs on.
 
     Tests that use it need `transactional_db`: what a test has not committed the site can't see.
     """
@@ -38,6 +39,7 @@ class RunningSite:
     async def _serve(self) -> None:
         from buttcloud.asgi import application
 
+        self.loop = asyncio.get_running_loop()
         layer: Any = get_channel_layer()
         layer.bind()
         config = uvicorn.Config(

@@ -1,0 +1,73 @@
+"""A swarm in memory for pages to look at: its pubs answer when told to, and their figures go up and down."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from orchestrator.swarm import Output, PubService, Service
+from orchestrator.swarm.memory import MemorySwarm
+from pubs.live import Stats
+
+MB = 1024**2
+INVITE = "pub.harbour.example:24001:@bWFkZS1mb3ItYS10ZXN0LW9mLXRoZS1wYWdlcy0wMDA=.ed25519~c2VlZC1tYWRlLWZvci1hLXRlc3Q="
+
+
+class StagedSwarm(MemorySwarm):
+    """`healthy`: whether pubs answer. `measured`: whether samples come. `past`: seconds of samples that come at once."""
+
+    healthy = True
+    measured = True
+    past = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers["invite.create"] = self._make_invite
+        self.answers["members"] = lambda argv: answer([{"id": f"@{'m' * 43}=.ed25519", "name": "Ada"}])
+
+    def _make_invite(self, argv: list[str]) -> Output:
+        asked = json.loads(argv[2])
+        return answer({"invite": INVITE, "id": f"@{'i' * 43}=.ed25519", "uses": asked["uses"]})
+
+    def _seen(self, pub: PubService) -> Service:
+        return replace(super()._seen(pub), healthy=self.healthy, complaint="" if self.healthy else "starting")
+
+    async def stats(self, service: str) -> AsyncIterator[Stats]:
+        began = datetime.now(UTC) - timedelta(seconds=self.past)
+        for second in range(86_400):
+            pub = self._running(service)
+            yield _sample(pub, second, began + timedelta(seconds=second))
+            # The layer drops what a page has not fetched yet, so that the past comes in quick steps too.
+            await asyncio.sleep(1 if second >= self.past else 0.01)
+            while not self.measured:
+                await asyncio.sleep(0.1)
+
+
+def answer(result: Any) -> Output:
+    """What pubctl prints when all went well."""
+    return Output(0, json.dumps({"id": 1, "ok": True, "result": result}) + "\n", "")
+
+
+def _sample(pub: PubService, second: int, at: datetime) -> Stats:
+    """A pub with a friend who syncs every 40 seconds."""
+    busy = math.exp(-(((second % 40) - 12) ** 2) / 30)
+    wave = 1 + math.sin(second * 1.7) / 3
+    return Stats(
+        at=at.isoformat(),
+        seq=second,
+        cpu=round(1.1 * wave + 17 * busy, 1),
+        memory=int((96 + second * 0.08 + 4 * busy) * MB),
+        memory_limit=pub.memory,
+        net_rx=48 * MB + 1000 * second,
+        net_tx=131 * MB + 2000 * second,
+        disk_read=6 * MB,
+        disk_write=52 * MB + 3000 * second,
+        rx_rate=900 * wave + 21_000 * busy,
+        tx_rate=400 * wave + 46_000 * busy,
+        read_rate=0.0,
+        write_rate=300 * wave + 30_000 * busy,
+        pids=11,
+    )
