@@ -265,17 +265,10 @@ def _sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Sta
     memory = raw["memory_stats"]
     details = memory.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-    totals, earlier = _totals(raw), _totals(before) if before else None
-    seconds = _seconds_between(before, raw) if before else 0
-    rates = {
-        f"{name}_rate": max(0.0, (totals[total] - earlier[total]) / seconds) if earlier and seconds > 0 else 0.0
-        for name, total in (
-            ("rx", "net_rx"),
-            ("tx", "net_tx"),
-            ("read", "disk_read"),
-            ("write", "disk_write"),
-        )
-    }
+    totals, earlier = _totals(raw), _totals(before or raw)
+    # The first sample has nothing before it: its rates are 0.
+    seconds = _seconds_between(before or raw, raw) or 1.0
+    rates = {name: max(0.0, (totals[name] - earlier[name]) / seconds) for name in totals}
     return Stats(
         at=raw["read"],
         seq=seq,

@@ -84,15 +84,19 @@ def test_the_steps_show_where_it_is_and_why_it_waits(client: Client, make: Maker
 @pytest.mark.parametrize(
     ("words", "columns"),
     [
-        ("Paid until", {"paid": True, "paid_until": NOW(), "paid_status": "active"}),
-        ("Cancelled. It runs until", {"paid": True, "paid_until": NOW(), "paid_ends": True}),
-        ("Your last payment failed. Your pub runs on", {"paid": True, "paid_status": "past_due"}),
-        ("Your subscription has ended", {"subscription_id": "sub_1", "paid_status": "canceled"}),
+        ("The next payment is on", {"paid": True, "paid_until": NOW(), "paid_status": "active"}),
+        (
+            "Cancelled: your pub runs until",
+            {"paid": True, "paid_until": NOW(), "paid_ends": True, "paid_status": "active"},
+        ),
+        ("The last payment failed. Your pub runs on", {"paid": True, "paid_status": "past_due"}),
+        ("The subscription is paused", {"paid_status": "paused"}),
+        ("The subscription has ended", {"paid_status": "canceled"}),
         ("Pay and start again", {"subscription_id": "sub_1", "paid_status": "canceled"}),
     ],
 )
 def test_the_payment_is_said_in_words(client: Client, make: Maker, words: str, columns: dict[str, Any]) -> None:
-    assert words in page(client, make.bot(**columns))
+    assert words in page(client, make.bot(**{"subscription_id": "sub_1"} | columns))
 
 
 def test_only_a_subscriber_gets_to_the_portal(client: Client, make: Maker) -> None:
