@@ -38,10 +38,11 @@ class StagedSwarm(MemorySwarm):
     async def stats(self, service: str) -> AsyncIterator[Stats]:
         began = datetime.now(UTC) - timedelta(seconds=self.past)
         for second in range(86_400):
-            pub = self._running(service)
-            yield _sample(pub, second, began + timedelta(seconds=second))
+            is_past = second < self.past
+            at = began + timedelta(seconds=second) if is_past else datetime.now(UTC)
+            yield _sample(self._running(service), second, at)
             # The layer drops what a page has not fetched yet, so that the past comes in quick steps too.
-            await asyncio.sleep(1 if second >= self.past else 0.01)
+            await asyncio.sleep(0.01 if is_past else 1)
             while not self.measured:
                 await asyncio.sleep(0.1)
 

@@ -90,7 +90,7 @@ function tickStats() {
   if (!at) return;
   const old = secondsSince(at) > 5;
   stats.toggleAttribute("data-old", old);
-  document.getElementById("stats-age").textContent = old ? `Figures from ${age(secondsSince(at))}` : "Each second";
+  document.getElementById("stats-age").textContent = old ? `Figures from ${age(secondsSince(at))}` : "New each second";
 }
 
 function say(state) {
