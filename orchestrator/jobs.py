@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 # Longer than any pass or job takes; what outlives it was killed.
 CLAIM_SECONDS = 60
-# A pass costs some 50 ms, and the owner of a new pub waits for the next one.
-SOON_SECONDS = 0.5
+# A pass costs some 25 ms, and the owner of a new pub waits for the next one.
+SOON_SECONDS = 0.25
 # After a refusal, until the next try.
 REST_SECONDS = 15
 
@@ -52,7 +52,7 @@ def reconcile() -> None:
 
 
 def _soon() -> None:
-    """Ask for one more pass in half a second, however many ask."""
+    """Ask for one more pass in a moment, however many ask."""
     # By the slot of time that it falls in, and not by a key that ends with it: Redis counts those in whole seconds.
     slot = int(time.time() / SOON_SECONDS)
     if cache.add(f"orchestrator.soon.{slot}", 1, CLAIM_SECONDS):
