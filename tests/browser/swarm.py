@@ -17,7 +17,7 @@ INVITE = "pub.harbour.example:24001:@bWFkZS1mb3ItYS10ZXN0LW9mLXRoZS1wYWdlcy0wMDA
 
 
 class StagedSwarm(MemorySwarm):
-    """`healthy`: whether pubs answer. `measured`: whether samples come. `past`: seconds of samples that come at once."""
+    """`healthy`: pubs answer. `measured`: samples come. `past`: seconds of samples that come first."""
 
     healthy = True
     measured = True

@@ -37,7 +37,10 @@ OF_A_CUSTOMER = [
     "/accounts/password/set/",
     "/accounts/logout/",
 ]
-TOO_WIDE = "document.documentElement.scrollWidth > innerWidth"
+# What makes a page scroll sideways, as HTML, or null.
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? null : "page " +
+    [...document.querySelectorAll("body *")].filter((element) => element.getBoundingClientRect().right > innerWidth)
+    .map((element) => element.outerHTML.slice(0, 120)).join(" ")"""
 IS_OUTLINED = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
 
 
@@ -73,8 +76,8 @@ def look_at(page: Page, addresses: list[str]) -> str:
             wrong += [f"{address} ({scheme}): {what}" for what in found]
         for size in (PHONE, DESKTOP):
             page.set_viewport_size(size)  # type: ignore[arg-type]
-            if page.evaluate(TOO_WIDE):
-                wrong.append(f"{address}: scrolls sideways at {size['width']} px")
+            if culprits := page.evaluate(TOO_WIDE):
+                wrong.append(f"{address}: scrolls sideways at {size['width']} px: {culprits}")
     return "\n".join(wrong)
 
 
