@@ -36,13 +36,11 @@ class StagedSwarm(MemorySwarm):
         return replace(super()._seen(pub), healthy=self.healthy, complaint="" if self.healthy else "starting")
 
     async def stats(self, service: str) -> AsyncIterator[Stats]:
-        began = datetime.now(UTC) - timedelta(seconds=self.past)
         for second in range(86_400):
-            is_past = second < self.past
-            at = began + timedelta(seconds=second) if is_past else datetime.now(UTC)
-            yield _sample(self._running(service), second, at)
+            ago = max(0, self.past - second)
+            yield _sample(self._running(service), second, datetime.now(UTC) - timedelta(seconds=ago))
             # The layer drops what a page has not fetched yet, so that the past comes in quick steps too.
-            await asyncio.sleep(0.01 if is_past else 1)
+            await asyncio.sleep(0.01 if ago else 1)
             while not self.measured:
                 await asyncio.sleep(0.1)
 
