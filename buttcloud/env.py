@@ -39,19 +39,18 @@ def words(name: str, default: str = "") -> list[str]:
 
 
 def kept_secret(file: Path, make: Callable[[], str]) -> str:
-    """A secret made at the first start and kept in a file that only its owner reads."""
-    try:
-        return file.read_text().strip()
-    except FileNotFoundError:
-        pass
+    """A secret made at the first start and kept in a file that only its owner reads, whole or not at all."""
+    if file.exists() and (kept := file.read_text().strip()):
+        return kept
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file.read_text().strip()
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as opened:
-        opened.write(made := make())
-    return made
+        opened.write(make())
+    if not file.exists() or not file.stat().st_size:
+        half.replace(file)
+    half.unlink(missing_ok=True)
+    return file.read_text().strip()
 
 
 def random_word() -> str:

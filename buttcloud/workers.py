@@ -1,6 +1,7 @@
 """Celery's workers and beat as threads of this process."""
 
 import threading
+import time
 from typing import Any
 
 from celery import Celery
@@ -56,5 +57,13 @@ class EmbeddedWorkers:
         if self.beat:
             self.beat.stop()
         state.should_stop = 0  # type: ignore[assignment]  # an exit status, and the sign for a warm stop
-        for thread in [*self.threads, *([self.beat] if self.beat else [])]:
-            thread.join(seconds)
+        deadline = time.monotonic() + seconds
+        for thread in self._all():
+            thread.join(max(0, deadline - time.monotonic()))
+
+    def dead(self) -> str:
+        """The name of a thread that ended by itself, or ""."""
+        return next((thread.name for thread in self._all() if not thread.is_alive()), "")
+
+    def _all(self) -> list[Any]:
+        return [*self.threads, *([self.beat] if self.beat else [])]

@@ -1,23 +1,33 @@
 """Websockets that only carry: may this user see the pub, join its group, pass on."""
 
 import asyncio
+import logging
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.conf import settings
+from django.contrib.auth import get_user
 from django.template.loader import render_to_string
 
 from pubs import live
 from pubs.models import Bot
 
+log = logging.getLogger(__name__)
+
 NOT_FOUND = 4404
+TRY_AGAIN = 1012
+SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 
 
 class PubConsumer(AsyncJsonWebsocketConsumer):
     """A pub's page, live: stats each second, and its pieces drawn again when a row changed."""
 
     watching: asyncio.Task[None] | None = None
+    closing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         self.bot_id: UUID = self.scope["url_route"]["kwargs"]["bot_id"]
@@ -31,6 +41,7 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
         if sample := live.newest_stats(self.bot_id):
             await self.stats({"sample": sample})
         self.watching = asyncio.create_task(self._watch())
+        self.watching.add_done_callback(self._watch_ended)
 
     async def disconnect(self, code: int) -> None:
         if self.watching:
@@ -40,10 +51,18 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
     async def _watch(self) -> None:
         """Say again and again that somebody looks; the stream ends when nobody says so any more."""
         while True:
+            # Layers forget their members after a day.
+            await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
             await self.channel_layer.group_send(live.BROADCASTERS, {"type": "watch", "bot": str(self.bot_id)})
             await asyncio.sleep(live.WATCH_SECONDS / 3)
             if await self._bot() is None:
                 await self.close(NOT_FOUND)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        """Without it nobody checks any more who looks: the browser connects anew."""
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a page of pub %s is cut off: %s", self.bot_id, error)
+            self.closing = asyncio.create_task(self.close(TRY_AGAIN))
 
     async def stats(self, event: dict[str, Any]) -> None:
         await self.send_json({"kind": "stats", **event["sample"]})
@@ -58,10 +77,10 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
 
     def _look_up(self) -> Bot | None:
         """The bot, as long as it is the visitor's and the visitor is still signed in."""
-        user, session = self.scope["user"], self.scope["session"]
-        if not user.is_authenticated or not session.exists(session.session_key):
-            return None
-        return Bot.objects.alive().filter(pk=self.bot_id, owner=user, owner__is_active=True).first()
+        # The session as it is now: signed out, or signed in with a password that was changed since, ends it.
+        session = SessionStore(self.scope["session"].session_key)
+        user = get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]
+        return user.bots.alive().filter(pk=self.bot_id).first() if user.is_authenticated else None
 
     @database_sync_to_async
     def _bot(self) -> Bot | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from celery import shared_task
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from orchestrator import machines, relay, swarm
 from orchestrator.machines import MachineError
-from orchestrator.models import Hub, Placement
+from orchestrator.models import Hub, Placement, turn
 from orchestrator.reconcile import give_reason, run_pass, service_of
 from orchestrator.swarm import SwarmError
 from pubs import live
@@ -36,17 +37,15 @@ REST_SECONDS = 15
 @shared_task(name="orchestrator.reconcile")
 def reconcile() -> None:
     """One pass, unless another worker makes one: then one follows that sees what this one was asked for."""
-    if not cache.add("orchestrator.pass", 1, CLAIM_SECONDS):
-        _soon()
-        return
-    hurry = False
-    try:
-        hurry = run_pass()
-    except (SwarmError, MachineError) as error:
-        # Nothing was seen, so nothing is known and nothing is done. The clock asks again.
-        log.error("no pass: %s", error)
-    finally:
-        cache.delete("orchestrator.pass")
+    hurry = True
+    with turn("pass", CLAIM_SECONDS) as ours:
+        if ours:
+            try:
+                hurry = run_pass().hurry
+            except (SwarmError, MachineError) as error:
+                # Nothing was seen, so nothing is known and nothing is done. The clock asks again.
+                log.error("no pass: %s", error)
+                hurry = False
     if hurry:
         _soon()
 
@@ -67,13 +66,13 @@ def ensure_pub_up(bot_id: str) -> None:
             return
         bot = placement.bot
         if not settings.PUB_IMAGE:
-            give_reason(bot.pk, "The pub software is not installed yet: staff must run `make run` or set PUB_IMAGE.")
-            return
+            raise SwarmError("There is no pub image: `make run` builds it, or set PUB_IMAGE.")
         if not bot.ssb_id:
             bot.ssb_id = swarm.connect().make_identity(bot.pk, placement.hub.node_id, settings.PUB_IMAGE)
             Bot.objects.filter(pk=bot.pk, ssb_id="").update(ssb_id=bot.ssb_id)
             live.changed(bot.pk)
-        swarm.connect().put_service(service_of(bot, placement))
+        if swarm.connect().put_service(service_of(bot, placement)):
+            Bot.objects.filter(pk=bot.pk).update(started_at=timezone.now())
         live.nudge()
 
 
@@ -89,11 +88,11 @@ def ensure_pub_down(bot_id: str) -> None:
 
 @contextmanager
 def _claimed(bot_id: UUID) -> Iterator[Placement | None]:
-    """The bot's placement, with nobody else working on it, or None. Docker's refusal becomes the bot's reason, and the
-    bot is left in peace for a while.
+    """The bot's placement, with nobody else working on it, or None. After a refusal, whose words staff see, the bot is
+    left in peace for a while.
     """
     now = timezone.now()
-    rest_until = None
+    after: dict[str, Any] = {"claimed_until": None, "trouble": ""}
     free = Placement.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), bot_id=bot_id)
     if not free.update(claimed_until=now + timedelta(seconds=CLAIM_SECONDS)):
         yield None
@@ -102,10 +101,10 @@ def _claimed(bot_id: UUID) -> Iterator[Placement | None]:
         yield Placement.objects.select_related("bot", "hub").get(bot_id=bot_id)
     except SwarmError as error:
         log.error("bot %s: %s", bot_id, error)
-        give_reason(bot_id, f"Our machine refused: {error}. We try again by ourselves.")
-        rest_until = timezone.now() + timedelta(seconds=REST_SECONDS)
+        give_reason(bot_id, "Our machine could not do it just now. We try again by ourselves, and staff see why.")
+        after = {"claimed_until": timezone.now() + timedelta(seconds=REST_SECONDS), "trouble": str(error)[:500]}
     finally:
-        Placement.objects.filter(bot_id=bot_id).update(claimed_until=rest_until)
+        Placement.objects.filter(bot_id=bot_id).update(**after)
 
 
 @shared_task(name="orchestrator.create_hub")

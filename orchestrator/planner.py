@@ -23,7 +23,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kept:
-    """A bot that should not be running, but whose volume is kept on its hub."""
+    """A bot that should not be running, but whose volume is kept on its hub.
+
+    It keeps its places, so that it can come back at any time; one that was deleted for good needs none.
+    """
 
     bot: UUID
     places: int = 1
@@ -118,7 +121,7 @@ class Report:
 Action = Place | EnsureUp | EnsureDown | Wait | BuyHub | EnsureHub | DestroyHub | Report
 
 ON_ITS_WAY = ("requested", "booting")
-NO_ROOM = "All places are taken. Waiting for room."
+NO_ROOM = "There is no free place on our machines just now. Waiting for room."
 ROOM_COMES = "A new machine is on its way. This takes a few minutes."
 LOST_SIGHT = "The machine that it lives on does not answer. Waiting until it is back."
 
@@ -142,6 +145,7 @@ class _Room:
     def __init__(self, wanted: list[Wanted], kept: list[Kept], actual: Actual) -> None:
         self.actual = actual
         self.taken = {hub.id: 0 for hub in actual.hubs}
+        self.lived_on = set(actual.placements.values())
         sizes = {wish.bot: wish.places for wish in wanted} | {bot.bot: bot.places for bot in kept}
         for bot, hub in actual.placements.items():
             self.taken[hub] = self.taken.get(hub, 0) + sizes.get(bot, 1)
@@ -156,6 +160,7 @@ class _Room:
     def take(self, hub: int, places: int) -> None:
         self.free[hub] -= places
         self.taken[hub] += places
+        self.lived_on.add(hub)
 
     def coming(self, limits: Limits) -> int:
         """Places on machines that are on their way."""
@@ -200,7 +205,7 @@ def _orphans(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Rep
 def _hubs(waiting: list[Wanted], room: _Room, actual: Actual, limits: Limits, now: datetime) -> list[Action]:
     actions: list[Action] = []
     for hub in actual.hubs:
-        if hub.state == "destroying" and not room.taken[hub.id]:
+        if hub.state == "destroying" and hub.id not in room.lived_on:
             actions.append(DestroyHub(hub.id))
         elif hub.state == "requested" or (hub.has_machine and not hub.in_swarm and hub.state in ("booting", "ready")):
             actions.append(EnsureHub(hub.id))
@@ -219,7 +224,7 @@ def _too_many(needed: int, free: int, room: _Room, actual: Actual, limits: Limit
         # The last one stays: without it the next customer waits for a machine.
         is_last = sum(other.state == "ready" for other in actual.hubs) == 1
         rested = hub.emptied_at is not None and now - hub.emptied_at >= limits.cool_down
-        unused = hub.state == "ready" and hub.in_swarm and not room.taken[hub.id] and rested
+        unused = hub.state == "ready" and hub.in_swarm and hub.id not in room.lived_on and rested
         if unused and not is_last and free - hub.places >= needed:
             return [DestroyHub(hub.id)]
     return []

@@ -5,7 +5,7 @@ message and a crash are all the same to it.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from celery import current_app
 from django.conf import settings
+from django.core.cache import cache
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.urls import reverse
@@ -44,6 +45,7 @@ GB = 1024**3
 DOWN_BEFORE_MAIL = timedelta(seconds=60)
 # After a change the next look follows soon, so that nobody waits for the clock.
 HURRY = timedelta(minutes=2)
+REPORT_SECONDS = 3600
 
 
 @dataclass
@@ -65,13 +67,36 @@ class World:
         return any(node.hub == hub.token and node.ready for node in self.sight.nodes)
 
 
-def run_pass() -> bool:
-    """One whole pass. True if something is on its way, so that the next look should follow soon."""
+@dataclass(frozen=True)
+class Pass:
+    """What a pass wanted done. `hurry`: something is on its way, so the next look should follow soon."""
+
+    actions: list[Action]
+    hurry: bool
+
+
+# How a job is asked for: its task's name and its one argument.
+Ask = Callable[[str, str | int], None]
+
+
+def queue(task: str, argument: str | int) -> None:
+    """Leave the job to a worker."""
+    transaction.on_commit(partial(current_app.send_task, task, args=[argument]), robust=True)
+
+
+def run_here(task: str, argument: str | int) -> None:
+    """Do the job at once, in this process."""
+    current_app.tasks[task](argument)
+
+
+def run_pass(ask: Ask = queue) -> Pass:
+    """One whole pass."""
     world = observe()
     record(world)
-    for action in make_plan(world):
-        carry_out(action)
-    return any(in_transition(bot, world.sight.at) for bot in world.bots)
+    actions = make_plan(world)
+    for action in actions:
+        carry_out(action, ask)
+    return Pass(actions, hurry=any(in_transition(bot, world.sight.at) for bot in world.bots))
 
 
 def observe() -> World:
@@ -108,7 +133,7 @@ def _record_hub(hub: Hub, world: World) -> None:
         hub.state = Hub.State.READY
         hub.node_id, hub.address = node.id, node.address
         # 1 GB stays for the system.
-        hub.places = max(0, min(settings.HUB_PLACES, node.memory // GB - 1))
+        hub.places = max(0, min(settings.HUB_PLACES, round(node.memory / GB) - 1))
         hub.seen_at, hub.reason = world.sight.at, ""
     elif hub.state == Hub.State.READY:
         hub.reason = "The swarm does not show its node as ready."
@@ -181,13 +206,24 @@ def in_plain_words(complaint: str) -> str:
 
 
 def _tell(bot: Bot, now: datetime) -> None:
-    """Mail the owner what changed: up once it is up, down once it has been down for a while though it should run."""
-    if not bot.is_wanted:
-        return
-    if bot.status == Status.UP and bot.told != Status.UP:
+    """Mail the owner what changed: up once it is up, down once it has been down for a while though it should run.
+
+    A stop is no news to who asked for it, nor is the start after it.
+    """
+    is_up = bot.status == Status.UP
+    if not bot.is_wanted and bot.told == Status.UP:
+        Bot.objects.filter(pk=bot.pk, told=bot.told).update(told=Status.NONE)
+    elif bot.is_wanted and is_up and bot.told == Status.NONE:
+        Bot.objects.filter(pk=bot.pk, told=bot.told).update(told=Status.UP)
+    elif bot.is_wanted and is_up and bot.told != Status.UP:
         _mail(bot, Status.UP)
-    elif bot.status != Status.UP and bot.told == Status.UP and now - bot.changed_at >= DOWN_BEFORE_MAIL:
+    elif bot.is_wanted and not is_up and bot.told == Status.UP and now - down_since(bot) >= DOWN_BEFORE_MAIL:
         _mail(bot, Status.DOWN)
+
+
+def down_since(bot: Bot) -> datetime:
+    """Not before it was last started: a restart takes its time."""
+    return max(bot.changed_at, bot.started_at or bot.changed_at)
 
 
 def _mail(bot: Bot, news: Status) -> None:
@@ -205,7 +241,7 @@ def _mail(bot: Bot, news: Status) -> None:
         if news == Status.UP:
             messages.pub_is_up(**plain, address=bot.address)
         else:
-            messages.pub_is_down(**plain, reason=bot.reason, since=bot.changed_at)
+            messages.pub_is_down(**plain, reason=bot.reason, since=down_since(bot))
 
 
 # --- plan ------------------------------------------------------------------------------------------------------------
@@ -224,7 +260,7 @@ def make_plan(world: World) -> list[Action]:
     )
     return planner.plan(
         [planner.Wanted(bot.pk, digest=_digest(bot, world)) for bot in wanted],
-        [planner.Kept(bot.pk) for bot in kept],
+        [planner.Kept(bot.pk, places=0 if bot.deleted_at else 1) for bot in kept],
         actual,
         planner.Limits(settings.HUB_PLACES, settings.SPARE_PLACES, settings.MAX_HUBS),
         world.sight.at,
@@ -239,7 +275,7 @@ def _hub_seen(hub: Hub, world: World) -> planner.HubSeen:
 
 def _digest(bot: Bot, world: World) -> str:
     placement = world.placements.get(bot.pk)
-    return service_of(bot, placement).digest if placement and bot.ssb_id else ""
+    return swarm.connect().digest(service_of(bot, placement)) if placement and bot.ssb_id else ""
 
 
 def service_of(bot: Bot, placement: Placement) -> PubService:
@@ -259,36 +295,34 @@ def service_of(bot: Bot, placement: Placement) -> PubService:
 
 
 def in_transition(bot: Bot, now: datetime) -> bool:
-    """Something happened to it lately and it has not arrived where it should be."""
-    return bot.is_wanted != (bot.status == Status.UP) and now - bot.changed_at < HURRY
+    """It was started lately and does not answer yet. One that crashes again and again is left to the clock."""
+    return bot.is_wanted and bot.status != Status.UP and bot.started_at is not None and now - bot.started_at < HURRY
 
 
 # --- act -------------------------------------------------------------------------------------------------------------
-def carry_out(action: Action) -> None:
+def carry_out(action: Action, ask: Ask) -> None:
     """Write what is ours to write at once; what takes time becomes a job of its own."""
     match action:
         case Place(bot, hub):
             if place(bot, hub):
-                _queue("orchestrator.ensure_pub_up", str(bot))
+                ask("orchestrator.ensure_pub_up", str(bot))
         case EnsureUp(bot):
-            _queue("orchestrator.ensure_pub_up", str(bot))
+            ask("orchestrator.ensure_pub_up", str(bot))
         case EnsureDown(bot):
-            _queue("orchestrator.ensure_pub_down", str(bot))
+            ask("orchestrator.ensure_pub_down", str(bot))
         case Wait(bot, reason):
             give_reason(bot, reason)
         case BuyHub():
-            _queue("orchestrator.create_hub", Hub.objects.create(name=_free_hub_name()).pk)
+            ask("orchestrator.create_hub", Hub.objects.create(name=_free_hub_name()).pk)
         case EnsureHub(hub):
-            _queue("orchestrator.create_hub", hub)
+            ask("orchestrator.create_hub", hub)
         case DestroyHub(hub):
             Hub.objects.filter(pk=hub, placements=None).update(state=Hub.State.DESTROYING)
-            _queue("orchestrator.destroy_hub", hub)
+            ask("orchestrator.destroy_hub", hub)
         case Report(bot, reason):
-            log.warning("pub service of %s: %s", bot, reason)
-
-
-def _queue(task: str, argument: str | int) -> None:
-    transaction.on_commit(partial(current_app.send_task, task, args=[argument]))
+            # Once in a while, not at each pass.
+            if cache.add(f"orchestrator.reported.{bot}", reason, REPORT_SECONDS):
+                log.warning("pub service of %s: %s", bot, reason)
 
 
 def place(bot_id: UUID, hub_id: int) -> bool:

@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from orchestrator import swarm
 from pubs import live
 from pubs.catalogue import CATALOGUE, PATIENCE, argument_vector
-from pubs.models import Command, Status
+from pubs.models import Bot, Command, Status
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +72,41 @@ class Outcome:
 
 def run(command_id: UUID | str) -> None:
     """Run a queued command and write its outcome down. A second call for the same command does nothing."""
-    claim = Command.objects.filter(pk=command_id, state=State.QUEUED)
-    if not claim.update(state=State.RUNNING, started=timezone.now()):
+    command = _claim(command_id)
+    if command is None:
         return
-    command = Command.objects.select_related("bot").get(pk=command_id)
     live.command_changed(command.bot_id, command.pk)
     try:
         _finish(command, _outcome(command))
     except Exception:
         log.exception("Command %s (%s) of pub %s went wrong", command.pk, command.name, command.bot_id)
         _finish(command, Outcome(State.FAILED, error=OURS))
+    if waiting := _queued(command.bot_id).first():
+        live.ask(waiting.pk)
+
+
+def _claim(command_id: UUID | str) -> Command | None:
+    """The command, now running and ours alone. None if somebody had it, or while the pub is busy with another one.
+
+    A pub is asked one thing at a time, in the order of asking: so its owner's wishes keep their order, and one pub
+    that hangs takes one thread and no more. Whoever ends a command asks for the next.
+    """
+    with transaction.atomic():
+        command = Command.objects.select_related("bot").filter(pk=command_id, state=State.QUEUED).first()
+        if command is None:
+            return None
+        Bot.objects.select_for_update().get(pk=command.bot_id)
+        if command.bot.commands.filter(state=State.RUNNING).exists():
+            return None
+        if _queued(command.bot_id).first() != command:
+            return None
+        command.state, command.started = State.RUNNING, timezone.now()
+        command.save(update_fields=["state", "started"])
+    return command
+
+
+def _queued(bot_id: UUID) -> QuerySet[Command]:
+    return Command.objects.filter(bot_id=bot_id, state=State.QUEUED).order_by("created", "id")
 
 
 def _outcome(command: Command) -> Outcome:

@@ -61,6 +61,9 @@ class Broadcaster:
                     await self._forward(bot_id)
                 except SwarmError as error:
                     log.debug("no stats of %s: %s", bot_id, error)
+                except Exception:
+                    # Whatever it is, it ends no other stream, and the viewers see the age of the last figures.
+                    log.exception("no stats of %s", bot_id)
                 await asyncio.sleep(RETRY_SECONDS)
         finally:
             del self.streams[bot_id], self.until[bot_id]
@@ -71,10 +74,12 @@ class Broadcaster:
         assert layer is not None
         samples = swarm.connect().stats(service_name(bot_id))
         try:
-            async for sample in samples:
+            while self._is_watched(bot_id):
+                # An engine that says nothing any more must not hold the stream for ever.
+                sample = await asyncio.wait_for(anext(samples), live.WATCH_SECONDS)
                 await live.remember_stats(bot_id, sample)
                 await layer.group_send(live.group(bot_id), {"type": "stats", "sample": sample})
-                if not self._is_watched(bot_id):
-                    return
+        except (StopAsyncIteration, TimeoutError):
+            return
         finally:
             await samples.aclose()  # type: ignore[attr-defined]

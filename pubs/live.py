@@ -2,6 +2,7 @@
 the database or is the newest stats sample.
 """
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -48,29 +49,39 @@ def _send(to: str, message: dict[str, Any]) -> None:
     async_to_sync(layer.group_send)(to, message)
 
 
+def _after_commit(tell: Callable[[], Any]) -> None:
+    """What is lost here is found by the next look: a broker that is away fails no request."""
+    transaction.on_commit(tell, robust=True)
+
+
 def changed(bot_id: UUID) -> None:
     """Tell open pages to look at the bot's row again."""
-    transaction.on_commit(lambda: _send(group(bot_id), {"type": "pub.changed"}))
+    _after_commit(lambda: _send(group(bot_id), {"type": "pub.changed"}))
 
 
 def command_changed(bot_id: UUID, command_id: UUID) -> None:
     """Tell open pages to look at the command's row again."""
-    transaction.on_commit(lambda: _send(group(bot_id), {"type": "command.changed", "id": str(command_id)}))
+    _after_commit(lambda: _send(group(bot_id), {"type": "command.changed", "id": str(command_id)}))
 
 
 def watch(bot_id: UUID) -> None:
     """Tell the broadcasters that somebody looks at this pub now."""
-    _send(BROADCASTERS, {"type": "watch", "bot": str(bot_id)})
+    _after_commit(lambda: _send(BROADCASTERS, {"type": "watch", "bot": str(bot_id)}))
 
 
 def nudge() -> None:
     """Ask for a pass of the orchestrator, so that nobody waits for the clock."""
-    transaction.on_commit(lambda: current_app.send_task("orchestrator.reconcile"))
+    _after_commit(lambda: current_app.send_task("orchestrator.reconcile"))
 
 
 def ask(command_id: UUID) -> None:
     """Have a worker run the command."""
-    transaction.on_commit(lambda: current_app.send_task("orchestrator.run_command", args=[str(command_id)]))
+    _after_commit(lambda: current_app.send_task("orchestrator.run_command", args=[str(command_id)]))
+
+
+def look_at_payment(bot_id: UUID) -> None:
+    """Have a worker look at Stripe: what was paid, and what must end."""
+    _after_commit(lambda: current_app.send_task("billing.look_again", args=[str(bot_id)]))
 
 
 async def remember_stats(bot_id: UUID, sample: Stats) -> None:

@@ -110,6 +110,7 @@ class Bot(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.NONE)
     seen_at = models.DateTimeField(null=True, blank=True, help_text="when the swarm was last seen")
     changed_at = models.DateTimeField(auto_now_add=True, help_text="when the status last changed")
+    started_at = models.DateTimeField(null=True, blank=True, help_text="when its service was last started or changed")
     reason = models.CharField(max_length=500, blank=True, help_text="why it is not up, in the owner's words")
     address = models.CharField(max_length=255, blank=True, help_text="host:port that peers reach")
     ssb_id = models.CharField("Scuttlebutt id", max_length=60, blank=True)
@@ -117,7 +118,7 @@ class Bot(models.Model):
         max_length=10,
         choices=Status.choices,
         blank=True,
-        help_text="the status that the owner was last mailed",
+        help_text="the status that the owner knows of",
     )
 
     objects = BotQuerySet.as_manager()
@@ -186,6 +187,7 @@ class Bot(models.Model):
     def delete_softly(self) -> None:
         """It stops and is no longer shown; its volume is kept, and billing ends its subscription."""
         self._write(deleted_at=timezone.now())
+        live.look_at_payment(self.pk)
 
     def ask(self, by: "User | None", name: str, args: dict[str, Any]) -> "Command":
         """Have a worker run a command after commit. `catalogue.ask` has checked the arguments by then."""

@@ -11,6 +11,8 @@ env -i PATH="$PATH" HOME="$var" LANG=C.UTF-8 BUTTCLOUD_VAR="$var" \
     SECRET_KEY="$(word)" \
     SITE_URL=https://pubs.example \
     MAIL_FROM="buttcloud <hello@pubs.example>" \
+    PUB_HOST=pubs.example \
+    PUB_IMAGE="sha256:$(word)" \
     DB_PASSWORD="$(word)" \
     REDIS_URL=redis://redis.example:6379 \
     STRIPE_SECRET_KEY="sk_live_$(word)" \

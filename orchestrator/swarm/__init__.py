@@ -7,10 +7,10 @@ twin for a laptop without Docker and for fast tests.
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -80,12 +80,6 @@ class PubService:
     # Published once, if the pub has no name yet: a new one is no reason to restart it.
     name: str = field(default="", compare=False)
 
-    @property
-    def digest(self) -> str:
-        """The same for the same service; any change that needs a restart changes it."""
-        values = {key: value for key, value in asdict(self).items() if key != "name"}
-        return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:16]
-
 
 @dataclass(frozen=True)
 class Output:
@@ -106,8 +100,11 @@ class Swarm(Protocol):
     def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
         """The Scuttlebutt id on the bot's volume; volume and identity are made there if there are none yet."""
 
-    def put_service(self, pub: PubService) -> None:
-        """Create the service, or change it to be so."""
+    def digest(self, pub: PubService) -> str:
+        """The same for the same service; any change that needs a restart changes it, one of our code too."""
+
+    def put_service(self, pub: PubService) -> bool:
+        """Create the service, or change it to be so. True if anything had to be done."""
 
     def remove_service(self, bot_id: UUID) -> None:
         """Remove the service; its volume stays."""
@@ -117,6 +114,10 @@ class Swarm(Protocol):
 
     def stats(self, service: str) -> AsyncIterator[Stats]:
         """Docker's stats of the service's container, a sample a second, until the container ends."""
+
+
+def digest_of(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def service_name(bot_id: UUID) -> str:

@@ -6,9 +6,12 @@ door, `_call`, because docker-py's own Service.update() adds defaults that resta
 
 import asyncio
 import json
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -28,14 +31,21 @@ from orchestrator.swarm import (
     Sight,
     SwarmError,
     Unreachable,
+    digest_of,
     service_name,
 )
 from pubs.live import Stats
+
+log = logging.getLogger(__name__)
 
 OUTPUT_MAX = 2**20  # bytes of a program's output that are kept
 SECOND = 10**9  # Docker counts in nanoseconds
 STOP_SECONDS = 30  # less than 45: swarmkit starts the next task after a minute, stopped or not
 SOCKET = "unix:///var/run/docker.sock"
+USER = "1000:1000"
+PIDS = 200
+INIT_MEMORY = 256 * 2**20
+LOGS = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
 SCRATCH = "/tmp"  # noqa: S108  (inside a container whose root is read-only)
 
 
@@ -54,11 +64,14 @@ class EngineSwarm:
     @property
     def _api(self) -> docker.APIClient:
         if not hasattr(self._local, "api"):
-            try:
-                self._local.api = docker.APIClient(base_url=self.url, version="auto", timeout=60)
-            except docker.errors.DockerException as error:
-                raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
+            self._local.api = self._client("auto")
         return self._local.api
+
+    def _client(self, version: str) -> docker.APIClient:
+        try:
+            return docker.APIClient(base_url=self.url, version=version, timeout=60)
+        except docker.errors.DockerException as error:
+            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
 
     def _call(self, method: str, path: str, body: Any = None, ok: tuple[int, ...] = (), **params: Any) -> Any:
         """The decoded answer, or None for a status in `ok`, which is good news (there already, gone already)."""
@@ -83,7 +96,7 @@ class EngineSwarm:
     def look(self) -> Sight:
         here = self._here()
         ours = {"label": [f"{label('deployment')}={settings.DEPLOYMENT}"]}
-        services = self._list("/services", ours, status="true")
+        services = [service for service in self._list("/services", ours, status="true") if _is_pub(service)]
         complaints = self._complaints([s["Spec"]["Name"] for s in services if not _is_healthy(s)])
         nodes = self._list("/nodes", {})
         if all(node["ID"] != here for node in nodes):
@@ -144,21 +157,25 @@ class EngineSwarm:
             raise SwarmError(f"The identity could not be made (exit code {exit_code}): {said.strip()[-300:]}")
         return json.loads(said.strip().splitlines()[-1])["id"]
 
-    def put_service(self, pub: PubService) -> None:
-        name = service_name(pub.bot_id)
-        existing = self._call("GET", f"/services/{name}", ok=(404,))
+    def digest(self, pub: PubService) -> str:
+        return digest_of(service_spec(replace(pub, name="")))
+
+    def put_service(self, pub: PubService) -> bool:
+        digest = self.digest(pub)
+        spec = service_spec(pub)
+        # A label of the service, not of its containers: changing it alone restarts nothing.
+        spec["Labels"][label("digest")] = digest
+        existing = self._call("GET", f"/services/{spec['Name']}", ok=(404,))
         if existing is None:
             # 409: another worker was faster with the same name, and so with the same service.
-            self._call("POST", "/services/create", service_spec(pub), ok=(409,))
-        elif existing["Spec"]["Labels"].get(label("digest")) != pub.digest:
-            if _pinned_to(existing) != pub.node_id:
-                raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
-            self._call(
-                "POST",
-                f"/services/{existing['ID']}/update",
-                service_spec(pub),
-                version=existing["Version"]["Index"],
-            )
+            self._call("POST", "/services/create", spec, ok=(409,))
+            return True
+        if existing["Spec"]["Labels"].get(label("digest")) == digest:
+            return False
+        if _pinned_to(existing) != pub.node_id:
+            raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
+        self._call("POST", f"/services/{existing['ID']}/update", spec, version=existing["Version"]["Index"])
+        return True
 
     def remove_service(self, bot_id: UUID) -> None:
         self._call("DELETE", f"/services/{service_name(bot_id)}", ok=(404,))
@@ -184,9 +201,11 @@ class EngineSwarm:
         # The engine can't end a program that it started with exec, so the limit goes along.
         limited = ["timeout", "-k", "1", f"{timeout:g}", *argv]
         try:
-            started = self._api.exec_create(container, limited)["Id"]
-            out, err = _read(self._api.exec_start(started, stream=True, demux=True))
-            code = self._api.exec_inspect(started)["ExitCode"]
+            # A client of its own: the stream's connection can't be used again and must not linger.
+            with closing(self._client(self._api.api_version)) as api:
+                started = api.exec_create(container, limited)["Id"]
+                out, err = _read(api.exec_start(started, stream=True, demux=True))
+                code = api.exec_inspect(started)["ExitCode"]
         except docker.errors.NotFound as error:
             raise NotRunning("The pub stopped while it was asked.") from error
         except docker.errors.APIError as error:
@@ -237,16 +256,31 @@ def _hub_label() -> str:
 
 
 def _node(node: dict[str, Any], here: str) -> Node:
-    mark = (node["Spec"].get("Labels") or {}).get(_hub_label())
     return Node(
         id=node["ID"],
         name=node["Description"]["Hostname"],
         address=node["Status"].get("Addr", ""),
         ready=node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active",
         memory=node["Description"]["Resources"]["MemoryBytes"],
-        hub=UUID(mark) if mark else None,
+        hub=_uuid((node["Spec"].get("Labels") or {}).get(_hub_label())),
         is_manager_here=node["ID"] == here,
     )
+
+
+def _uuid(written: str | None) -> UUID | None:
+    """None for what nobody of us wrote."""
+    try:
+        return UUID(written) if written else None
+    except ValueError:
+        return None
+
+
+def _is_pub(service: dict[str, Any]) -> bool:
+    """Something that bears our mark and is no pub is told about, and stops nothing."""
+    if _uuid(service["Spec"]["Labels"].get(label("bot"))) and _pinned_to(service):
+        return True
+    log.error("service %s bears our label and is no pub of ours: remove it", service["Spec"]["Name"])
+    return False
 
 
 def _is_healthy(service: dict[str, Any]) -> bool:
@@ -255,7 +289,7 @@ def _is_healthy(service: dict[str, Any]) -> bool:
 
 
 def _pinned_to(service: dict[str, Any]) -> str:
-    constraints = service["Spec"]["TaskTemplate"]["Placement"]["Constraints"]
+    constraints = service["Spec"]["TaskTemplate"].get("Placement", {}).get("Constraints") or [""]
     return constraints[0].removeprefix("node.id==")
 
 
@@ -339,10 +373,14 @@ def _init_spec(bot_id: UUID, image: str) -> dict[str, Any]:
         "Image": image,
         "Cmd": ["init"],
         "Labels": _labels(bot_id),
+        "User": USER,
         "HostConfig": {
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
+            "Memory": INIT_MEMORY,
+            "PidsLimit": PIDS,
+            "LogConfig": LOGS,
             "SecurityOpt": ["no-new-privileges"],
             "Mounts": [{"Type": "volume", "Source": service_name(bot_id), "Target": "/data"}],
             "Tmpfs": {SCRATCH: ""},
@@ -363,7 +401,7 @@ def service_spec(pub: PubService) -> dict[str, Any]:
     }
     return {
         "Name": service_name(pub.bot_id),
-        "Labels": {**_labels(pub.bot_id), label("digest"): pub.digest},
+        "Labels": _labels(pub.bot_id),
         "Mode": {"Replicated": {"Replicas": 1}},
         "TaskTemplate": {
             "ContainerSpec": {
@@ -380,7 +418,7 @@ def service_spec(pub: PubService) -> dict[str, Any]:
                     {"Type": "tmpfs", "Target": SCRATCH},
                 ],
                 "ReadOnly": True,
-                "User": "1000:1000",
+                "User": USER,
                 "CapabilityDrop": ["ALL"],
                 # Engines before 25 know no such privilege of a service and ignore it; with all capabilities dropped
                 # and no setuid file that the pub's user could gain from, little is left to it.
@@ -388,13 +426,13 @@ def service_spec(pub: PubService) -> dict[str, Any]:
                 "StopGracePeriod": STOP_SECONDS * SECOND,
             },
             "Resources": {
-                "Limits": {"MemoryBytes": pub.memory, "Pids": 200},
+                "Limits": {"MemoryBytes": pub.memory, "Pids": PIDS},
                 "Reservations": {"MemoryBytes": pub.memory},
             },
             # The identity must never start where its volume is not.
             "Placement": {"Constraints": [f"node.id=={pub.node_id}"]},
             "RestartPolicy": {"Condition": "any", "Delay": 5 * SECOND},
-            "LogDriver": {"Name": "json-file", "Options": {"max-size": "5m", "max-file": "2"}},
+            "LogDriver": {"Name": LOGS["Type"], "Options": LOGS["Config"]},
             "ForceUpdate": pub.restarts,
         },
         # Never start-first: two servers with one identity fork its feed.

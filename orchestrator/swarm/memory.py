@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from orchestrator.swarm import (
     Sight,
     SwarmError,
     Unreachable,
+    digest_of,
     service_name,
 )
 from pubs.live import Stats
@@ -41,7 +42,7 @@ class MemorySwarm:
         return Sight(datetime.now(UTC), (self.node,), tuple(self._seen(pub) for pub in self.services.values()))
 
     def _seen(self, pub: PubService) -> Service:
-        return Service(pub.bot_id, pub.node_id, pub.digest, healthy=True)
+        return Service(pub.bot_id, pub.node_id, self.digest(pub), healthy=True)
 
     def mark_node(self, node_id: str, hub: UUID) -> None:
         self.node = replace(self.node, hub=hub)
@@ -50,13 +51,18 @@ class MemorySwarm:
         digest = base64.b64encode(hashlib.sha256(bot_id.bytes).digest()).decode()
         return self.identities.setdefault(bot_id, f"@{digest}.ed25519")
 
-    def put_service(self, pub: PubService) -> None:
+    def digest(self, pub: PubService) -> str:
+        return digest_of(asdict(replace(pub, name="")))
+
+    def put_service(self, pub: PubService) -> bool:
         with self.lock:
             if pub.port in {other.port for other in self.services.values() if other.bot_id != pub.bot_id}:
                 raise SwarmError("host-mode port already in use on 1 node")
-            if pub.bot_id in self.services and self.services[pub.bot_id].digest != pub.digest:
+            before = self.services.get(pub.bot_id)
+            if before and before != pub:
                 self.restarted.append(pub.bot_id)
             self.services[pub.bot_id] = pub
+            return before != pub
 
     def remove_service(self, bot_id: UUID) -> None:
         self.services.pop(bot_id, None)
@@ -128,5 +134,5 @@ class NodeDown(MemorySwarm):
 class Refusing(MemorySwarm):
     """Every service is refused."""
 
-    def put_service(self, pub: PubService) -> None:
+    def put_service(self, pub: PubService) -> bool:
         raise SwarmError("no space left on device")

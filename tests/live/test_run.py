@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from celery import current_app
 
 from orchestrator import jobs
 from orchestrator.models import Placement
-from orchestrator.reconcile import run_pass, service_of
+from orchestrator.reconcile import run_here, run_pass, service_of
 from orchestrator.swarm import NotRunning, SwarmError, service_name
 from orchestrator.swarm.engine import EngineSwarm
 from pubs import catalogue
@@ -20,21 +19,13 @@ from tests.support.wait import until
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs run where they are asked for, and the test makes the passes."""
-    monkeypatch.setattr("orchestrator.reconcile._queue", lambda task, argument: current_app.tasks[task](argument))
-    monkeypatch.setattr("orchestrator.jobs.live.nudge", lambda: None)
-    yield
-
-
 def fresh(bot: Bot) -> Bot:
     return Bot.objects.get(pk=bot.pk)
 
 
 def pass_until(bot: Bot, status: str) -> Bot:
     def look() -> bool:
-        run_pass()
+        run_pass(ask=run_here)
         return fresh(bot).status == status
 
     until(f"{bot} is {status}", look)
@@ -128,7 +119,7 @@ def test_restart_replaces_the_container_and_keeps_the_identity(running: Bot, eng
     running.restart()
 
     def replaced() -> bool:
-        run_pass()
+        run_pass(ask=run_here)
         now = containers(engine, running)
         return len(now) == 1 and now[0].id != before.id and fresh(running).status == Status.UP
 
@@ -172,7 +163,7 @@ def test_an_empty_volume_never_becomes_a_new_identity(
     bot = make.bot(paid=True, ssb_id="@" + "A" * 43 + "=.ed25519")
 
     def refused() -> bool:
-        run_pass()
+        run_pass(ask=run_here)
         return "does not hold its identity" in fresh(bot).reason
 
     try:

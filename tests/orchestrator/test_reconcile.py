@@ -4,28 +4,17 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from mailer.models import Message
 from orchestrator import jobs, planner, swarm
-from orchestrator.models import Hub, Placement
-from orchestrator.reconcile import in_plain_words, run_pass
+from orchestrator.models import Hub, Placement, Turn, turn
+from orchestrator.reconcile import Pass, in_plain_words, run_here, run_pass
 from orchestrator.swarm.memory import MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
 from pubs.models import Bot, Status
 from tests.support.make import Maker
-
-
-@pytest.fixture(autouse=True)
-def jobs_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a pass queues is done before the pass goes on; nudges are not, so that each test counts its passes."""
-    deeds = {
-        "orchestrator.ensure_pub_up": jobs.ensure_pub_up,
-        "orchestrator.ensure_pub_down": jobs.ensure_pub_down,
-        "orchestrator.create_hub": jobs.create_hub,
-        "orchestrator.destroy_hub": jobs.destroy_hub,
-    }
-    monkeypatch.setattr("orchestrator.reconcile._queue", lambda task, argument: deeds[task](argument))
 
 
 def use(monkeypatch: pytest.MonkeyPatch, twin: MemorySwarm) -> MemorySwarm:
@@ -34,8 +23,15 @@ def use(monkeypatch: pytest.MonkeyPatch, twin: MemorySwarm) -> MemorySwarm:
 
 
 def passes(count: int) -> None:
+    """Passes that do their jobs themselves; nudges are not heard, so each test counts its passes."""
     for _ in range(count):
-        run_pass()
+        run_pass(ask=run_here)
+
+
+def ago(minutes: int) -> None:
+    """As if what happened to all bots had happened earlier."""
+    then = timezone.now() - timedelta(minutes=minutes)
+    Bot.objects.update(changed_at=then, started_at=then)
 
 
 def fresh(bot: Bot) -> Bot:
@@ -60,7 +56,7 @@ def test_a_pass_that_has_nothing_to_do_changes_nothing(make: Maker, memory_swarm
     bot = make.bot(paid=True)
     passes(4)
     before, changes = dict(memory_swarm.services), bot.status_changes.count()
-    assert run_pass() is False
+    assert run_pass(ask=run_here) == Pass([], hurry=False)
     assert memory_swarm.services == before and bot.status_changes.count() == changes
 
 
@@ -124,7 +120,7 @@ def test_a_short_drop_is_no_mail_and_a_long_one_is_one(
     passes(2)
     assert fresh(bot).status == Status.DOWN and fresh(bot).reason == "It crashed. It starts again by itself."
     assert not Message.objects.filter(key__startswith="pub_is_down").exists()
-    Bot.objects.update(changed_at=timezone.now() - timedelta(minutes=5))
+    ago(minutes=5)
     passes(3)
     assert Message.objects.filter(key__startswith="pub_is_down").count() == 1
 
@@ -192,7 +188,8 @@ def test_a_refusal_by_docker_reaches_the_owner_and_is_tried_again(
     bot = make.bot(paid=True)
     refusing = use(monkeypatch, Refusing())
     passes(4)
-    assert "no space left on device" in fresh(bot).reason
+    assert fresh(bot).reason.startswith("Our machine could not do it"), "its owner reads no engine's words"
+    assert fresh(bot).placement.trouble == "no space left on device", "staff do"
     healed = MemorySwarm()
     healed.node = refusing.node
     use(monkeypatch, healed)
@@ -221,6 +218,82 @@ def test_a_deleted_bot_is_stopped_and_its_place_is_kept(make: Maker, memory_swar
     Bot.objects.update(deleted_at=timezone.now())
     passes(2)
     assert not memory_swarm.services and Placement.objects.filter(bot=bot).exists()
+
+
+def test_deleted_bots_take_no_place_of_others(make: Maker, memory_swarm: MemorySwarm) -> None:
+    for _ in range(15):
+        make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(deleted_at=timezone.now())
+    passes(2)
+    late = make.bot(paid=True)
+    passes(4)
+    assert fresh(late).status == Status.UP
+
+
+def test_a_start_after_a_long_stop_is_no_mail(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(switched_on=False)
+    passes(2)
+    ago(minutes=2880)
+    Bot.objects.update(switched_on=True)
+    slow = NeverHealthy()
+    slow.node = memory_swarm.node
+    use(monkeypatch, slow)
+    passes(3)
+    assert fresh(bot).status == Status.DOWN
+    assert not Message.objects.filter(key__startswith="pub_is_down").exists()
+
+
+def test_a_new_bot_is_followed_closely_and_one_that_keeps_crashing_is_not(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make.bot(paid=True)
+    use(monkeypatch, NeverHealthy())
+    passes(4)
+    assert run_pass(ask=run_here).hurry
+    ago(minutes=5)
+    Bot.objects.update(changed_at=timezone.now())
+    assert not run_pass(ask=run_here).hurry
+    assert fresh(bot).status == Status.DOWN
+
+
+def test_two_passes_never_run_at_once(make: Maker, memory_swarm: MemorySwarm) -> None:
+    make.bot(paid=True)
+    with turn("pass", 60):
+        jobs.reconcile()
+        assert not Hub.objects.exists()
+    jobs.reconcile()
+    assert Hub.objects.exists()
+
+
+def test_a_turn_of_a_killed_process_ends(make: Maker) -> None:
+    Turn.objects.create(name="pass", until=timezone.now() - timedelta(seconds=1))
+    with turn("pass", 60) as ours:
+        assert ours
+
+
+def test_a_pass_by_hand_does_its_jobs_and_says_them(
+    make: Maker, memory_swarm: MemorySwarm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bot = make.bot(paid=True)
+    for _ in range(4):
+        call_command("reconcile", "--once")
+    assert fresh(bot).status == Status.UP
+    said = capsys.readouterr().out
+    assert "BuyHub" in said and "Place(" in said and "Nothing to do" in said
+
+
+def test_a_new_host_name_reaches_the_page_and_the_service(make: Maker, memory_swarm: MemorySwarm, settings) -> None:  # noqa: ANN001
+    bot = make.bot(paid=True)
+    passes(4)
+    settings.PUB_HOST = "pubs.example"
+    passes(2)
+    assert fresh(bot).address.startswith("pubs.example:")
+    assert memory_swarm.services[bot.pk].host == "pubs.example"
 
 
 def test_an_orphan_is_reported_and_not_touched(
@@ -271,12 +344,12 @@ def test_a_pass_takes_the_same_number_of_queries_for_one_and_for_ten(
     make.bot(paid=True)
     passes(4)
     with django_assert_max_num_queries(10) as one:
-        run_pass()
+        run_pass(ask=run_here)
     for _ in range(9):
         make.bot(paid=True)
     passes(5)
     with django_assert_max_num_queries(len(one)):
-        run_pass()
+        run_pass(ask=run_here)
 
 
 @pytest.mark.parametrize(

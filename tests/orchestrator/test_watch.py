@@ -15,7 +15,7 @@ from django.test import Client
 from accounts.models import User
 from buttcloud.asgi import application
 from orchestrator import stats
-from orchestrator.consumers import NOT_FOUND
+from orchestrator.consumers import NOT_FOUND, TRY_AGAIN, PubConsumer
 from orchestrator.stats import Broadcaster
 from orchestrator.swarm import PubService
 from orchestrator.swarm.memory import MemorySwarm
@@ -83,6 +83,31 @@ async def test_who_signs_out_sees_no_more(own: Bot, monkeypatch: pytest.MonkeyPa
     await communicator.receive_json_from()
     await sync_to_async(own.owner.__class__.objects.update)(is_active=False)
     assert (await communicator.receive_output(timeout=3))["code"] == NOT_FOUND
+
+
+async def test_a_changed_password_ends_other_sessions(own: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WATCH_SECONDS", 0.3)
+    communicator = await open_socket(own, own.owner)
+    await communicator.connect()
+    await communicator.receive_json_from()
+    own.owner.set_password("another one")
+    await sync_to_async(own.owner.save)()
+    assert (await communicator.receive_output(timeout=3))["code"] == NOT_FOUND
+
+
+async def test_a_page_that_can_no_longer_be_checked_is_told_to_come_again(
+    own: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "WATCH_SECONDS", 0.3)
+    communicator = await open_socket(own, own.owner)
+    await communicator.connect()
+    await communicator.receive_json_from()
+
+    def broken(self: PubConsumer) -> None:
+        raise OSError("the database is away")
+
+    monkeypatch.setattr(PubConsumer, "_look_up", broken)
+    assert (await communicator.receive_output(timeout=3))["code"] == TRY_AGAIN
 
 
 async def test_a_changed_row_draws_the_page_again(own: Bot) -> None:

@@ -13,7 +13,9 @@ COMPLETE = {
     "SECRET_KEY": "k" * 60,
     "SITE_URL": "https://pubs.example",
     "MAIL_FROM": "buttcloud <hello@pubs.example>",
-    "DB_PASSWORD": "secret",
+    "PUB_HOST": "pubs.example",
+    "PUB_IMAGE": "sha256:" + "1" * 64,
+    "DB_PASSWORD": "another word",
     "REDIS_URL": "redis://redis.example",
     "STRIPE_SECRET_KEY": "sk_live_" + "x" * 24,
 }
@@ -40,8 +42,18 @@ def test_production_names_what_is_missing(name: str) -> None:
     assert refused.returncode and name in refused.stderr.splitlines()[-1]
 
 
-def test_production_refuses_a_short_key_debug_and_plain_http() -> None:
-    for name, value in (("SECRET_KEY", "short"), ("DEBUG", "1"), ("SITE_URL", "http://pubs.example")):
+def test_production_refuses_weak_and_embedded_values() -> None:
+    weak = {
+        "SECRET_KEY": "short",
+        "DEBUG": "1",
+        "SITE_URL": "http://pubs.example",
+        "PUB_HOST": "127.0.0.1",
+        "PUB_IMAGE": "pub:latest",
+        "DB_PASSWORD": "buttcloud",
+        "ALLOWED_HOSTS": "*",
+        "STRIPE_SECRET_KEY": "sk_test_" + "local" * 5,
+    }
+    for name, value in weak.items():
         assert load({**COMPLETE, name: value}).returncode, name
 
 

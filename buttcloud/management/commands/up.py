@@ -8,9 +8,9 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from channels.layers import get_channel_layer
@@ -44,6 +44,8 @@ class Command(BaseCommand):
         try:
             with _only_one(settings.VAR / "up.lock"):
                 self._run()
+        except KeyboardInterrupt:
+            raise CommandError("Stopped before it was up.", returncode=130) from None
         except (CorruptState, gateway.PaymentTrouble) as error:
             raise CommandError(str(error)) from error
         except (OSError, OperationalError, sqlite3.Error) as error:
@@ -79,13 +81,11 @@ class Command(BaseCommand):
         stripe = make_stripe(settings.VAR / "local_stripe.json", f"http://localhost:{settings.STRIPE_PORT}")
         apps = [application, stripe, make_mails(settings.MAIL_DIR)]
         servers = [make_server(app, lifespan="on" if app is stripe else "off") for app in apps]
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         serving = [
             asyncio.create_task(server.serve(sockets=[opened])) for server, opened in zip(servers, sockets, strict=True)
         ]
         while not all(server.started for server in servers):
+            _check_running(serving)
             await asyncio.sleep(0.02)
         self.stdout.write("Making the Stripe catalogue …")
         await asyncio.to_thread(gateway.set_up)
@@ -93,8 +93,25 @@ class Command(BaseCommand):
         await asyncio.to_thread(workers.start)
         broadcaster = asyncio.create_task(Broadcaster().run())
         await asyncio.to_thread(live.nudge)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._greet(password)
-        await stop.wait()
+        try:
+            while not stop.is_set():
+                _check_running([*serving, broadcaster], workers)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 1)
+        finally:
+            await self._stop(servers, serving, broadcaster, workers)
+
+    async def _stop(
+        self,
+        servers: list[uvicorn.Server],
+        serving: list[asyncio.Task[None]],
+        broadcaster: asyncio.Task[None],
+        workers: EmbeddedWorkers,
+    ) -> None:
         self.stdout.write("\nStopping. Pubs go on running, and are found again at the next start.")
         broadcaster.cancel()
         await asyncio.to_thread(workers.stop)
@@ -122,10 +139,27 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
-def make_server(app: Any, lifespan: str = "off") -> uvicorn.Server:
+def make_server(app: Any, lifespan: Literal["on", "off"] = "off") -> uvicorn.Server:
     return _Server(
-        uvicorn.Config(app, lifespan=lifespan, log_config=None, access_log=False, timeout_graceful_shutdown=3)  # type: ignore[arg-type]
+        uvicorn.Config(
+            app,
+            lifespan=lifespan,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=3,
+            # Nobody stands before us who may say where a visitor comes from.
+            proxy_headers=False,
+        )
     )
+
+
+def _check_running(tasks: list[asyncio.Task[None]], workers: EmbeddedWorkers | None = None) -> None:
+    """A site whose workers are dead looks well and does nothing: better to end with a word."""
+    for task in tasks:
+        if task.done():
+            raise CommandError(f"A part of the service ended by itself: {task.exception() or task}. Start it again.")
+    if workers and (dead := workers.dead()):
+        raise CommandError(f"The worker thread {dead} ended by itself; what is printed above says why. Start it again.")
 
 
 def make_staff_account() -> str:
@@ -155,20 +189,21 @@ def _listen(port: int, variable: str) -> socket.socket:
 def _only_one(file: Path) -> Iterator[None]:
     """Two of us on one database would run every job twice."""
     try:
-        with file.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise CommandError(
-                    f"buttcloud runs already, as process {lock.read().strip()}: stop that one first."
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+        lock = file.open("a+")
     except PermissionError as error:
         raise CommandError(f"{file.parent} can't be written: give it to the user who runs this.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CommandError(
+                f"buttcloud runs already, as process {lock.read().strip()}: stop that one first."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _is_full_disk(error: Exception) -> bool:

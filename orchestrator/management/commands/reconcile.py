@@ -3,28 +3,35 @@
 import time
 from typing import Any
 
-from celery import current_app
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from orchestrator.reconcile import run_pass
+from orchestrator.jobs import CLAIM_SECONDS
+from orchestrator.models import turn
+from orchestrator.reconcile import run_here, run_pass
 from orchestrator.swarm import SwarmError
 
 
 class Command(BaseCommand):
-    help = "Makes a pass of the orchestrator every 15 seconds, or one with --once. Its jobs go to the swarm queue."
+    help = "Makes a pass of the orchestrator every 15 seconds, or one with --once, and does its jobs in this process."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="one pass, then end")
-        parser.add_argument("--here", action="store_true", help="run the jobs in this process instead of queueing them")
 
-    def handle(self, *args: Any, once: bool, here: bool, **options: Any) -> None:
-        if here:
-            current_app.conf.task_always_eager = True
-        while True:
-            try:
-                run_pass()
-            except SwarmError as error:
-                raise CommandError(str(error)) from error
-            if once:
-                return
+    def handle(self, *args: Any, once: bool, **options: Any) -> None:
+        self._pass()
+        while not once:
             time.sleep(15)
+            self._pass()
+
+    def _pass(self) -> None:
+        try:
+            with turn("pass", CLAIM_SECONDS) as ours:
+                if not ours:
+                    raise CommandError("A worker makes a pass just now: try again in a moment.")
+                done = run_pass(ask=run_here)
+        except SwarmError as error:
+            raise CommandError(str(error)) from error
+        for action in done.actions:
+            self.stdout.write(str(action))
+        if not done.actions:
+            self.stdout.write("Nothing to do: the swarm is as it should be.")
