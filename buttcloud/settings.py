@@ -5,6 +5,7 @@ the mode; it asks for the setting that it needs. docs/configure.md lists the var
 """
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
@@ -20,9 +21,15 @@ if MODE not in ("embedded", "production"):
 PRODUCTION = MODE == "production"
 
 
+GUESSED_FIRST = ("buttcloud", "postgres", "password", "secret", "changeme")
+
+
 def secret(name: str, embedded: str | None = None) -> str:
     """A secret from the environment or a file. Production refuses to run without; embedded makes one and keeps it."""
-    if value := env.text(name):
+    value = env.text(name)
+    if PRODUCTION and value in (embedded, *GUESSED_FIRST):
+        raise ImproperlyConfigured(f"Production needs a {name} that nobody can guess.")
+    if value:
         return value
     if PRODUCTION:
         raise ImproperlyConfigured(f"Production needs {name}: set it, or {name}_FILE to a file that holds it.")
@@ -42,6 +49,8 @@ SITE_URL = env.text("SITE_URL", f"http://localhost:{SITE_PORT}").rstrip("/")
 if PRODUCTION and not SITE_URL.startswith("https://"):
     raise ImproperlyConfigured("Production needs SITE_URL, the https address of the site, like https://pubs.example.")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", SITE_URL.split("//")[1].split(":")[0] + ("" if PRODUCTION else ",127.0.0.1"))
+if PRODUCTION and "*" in ALLOWED_HOSTS:
+    raise ImproperlyConfigured("Production needs ALLOWED_HOSTS to name the site's hosts, not *.")
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
 
 INSTALLED_APPS = [
@@ -245,9 +254,12 @@ STRIPE_TEST_SECRET_KEY = "" if STRIPE_LIVE_MODE else STRIPE_SECRET_KEY
 STRIPE_API_VERSION = "2026-05-27.dahlia"
 STRIPE_API_HOST = env.text(
     "STRIPE_API_HOST", "https://api.stripe.com" if PRODUCTION else f"http://127.0.0.1:{STRIPE_PORT}"
-)
+).rstrip("/")
+# Where its hosted pages are: Stripe's own, or on the port of the local Stripe.
 STRIPE_PAGES = (
-    ["https://checkout.stripe.com", "https://billing.stripe.com"] if PRODUCTION else [f"http://localhost:{STRIPE_PORT}"]
+    ["https://checkout.stripe.com", "https://billing.stripe.com"]
+    if STRIPE_API_HOST == "https://api.stripe.com"
+    else [f"http://localhost:{urlsplit(STRIPE_API_HOST).port or 80}"]
 )
 # Where Stripe reaches us. The local Stripe calls over loopback, whatever name the site has.
 STRIPE_WEBHOOK_BASE = env.text("STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}")
@@ -297,7 +309,15 @@ DEPLOYMENT = env.text("DEPLOYMENT", "buttcloud")
 SWARM = env.text("SWARM", "orchestrator.swarm.engine.EngineSwarm")
 MACHINES = env.text("MACHINES", "orchestrator.machines.local.LocalMachines")
 PUB_IMAGE = env.text("PUB_IMAGE") or ((VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else "")
+if PUB_IMAGE and not (PUB_IMAGE.startswith("sha256:") or "@sha256:" in PUB_IMAGE):
+    raise ImproperlyConfigured(
+        f"PUB_IMAGE must name an image by id or digest (sha256:…), for a tag can move: {PUB_IMAGE}"
+    )
 PUB_HOST = env.text("PUB_HOST", "127.0.0.1")
+if PRODUCTION and not PUB_IMAGE:
+    raise ImproperlyConfigured("Production needs PUB_IMAGE, the pub image by id or digest.")
+if PRODUCTION and "." not in PUB_HOST.strip("0123456789."):
+    raise ImproperlyConfigured("Production needs PUB_HOST, the name under which peers reach the pubs.")
 # Invites with an address that only this machine or its network reaches: fine at home, a mistake in production.
 PUB_ALLOW_PRIVATE = env.flag("PUB_ALLOW_PRIVATE", not PRODUCTION)
 PUB_SHS = env.text("PUB_SHS")
