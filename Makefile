@@ -17,9 +17,9 @@ run:  ## set up what is missing, then run the whole service (Ctrl-C stops it)
 	@scripts/setup.sh run
 	@exec $(python) manage.py up
 
-demo:  ## be a customer of the running service: join, pay, invite a second peer
+demo:  ## be a customer of the running service: join, pay, invite a second peer; ARGS=--keep leaves the pub
 	@scripts/setup.sh run
-	@exec $(python) manage.py demo
+	@exec $(python) manage.py demo $(ARGS)
 
 test:  ## all tests; ARGS="-k invite" goes to pytest
 	@scripts/setup.sh test

@@ -1,4 +1,7 @@
-"""The broadcaster: one Docker stats stream a pub, however many look, and none when nobody does."""
+"""The broadcaster: one Docker stats stream a pub, however many look, and none when nobody does.
+
+Besides, it glances at each running pub now and then, so that a page has figures the moment it opens.
+"""
 
 import asyncio
 import logging
@@ -6,10 +9,12 @@ import time
 from uuid import UUID
 
 from channels.layers import get_channel_layer
+from django.db import DatabaseError
 
 from orchestrator import swarm
 from orchestrator.swarm import SwarmError, service_name
 from pubs import live
+from pubs.models import Bot, Status
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +22,9 @@ log = logging.getLogger(__name__)
 REJOIN_SECONDS = 600
 # Until a stopped pub that somebody looks at is tried again.
 RETRY_SECONDS = 2
+# A glance is long enough for rates, which need two samples. After all pubs had one comes a pause.
+GLANCE_SECONDS = 2.5
+PAUSE_SECONDS = 60
 
 
 class Broadcaster:
@@ -31,6 +39,7 @@ class Broadcaster:
         layer = get_channel_layer()
         assert layer is not None
         channel = await layer.new_channel()
+        glancing = asyncio.create_task(self._glance())
         try:
             while True:
                 await layer.group_add(live.BROADCASTERS, channel)
@@ -41,13 +50,25 @@ class Broadcaster:
                 except TimeoutError:
                     continue
         finally:
-            await layer.group_discard(live.BROADCASTERS, channel)
+            glancing.cancel()
             for task in self.streams.values():
                 task.cancel()
+            await layer.group_discard(live.BROADCASTERS, channel)
 
-    def watch(self, bot_id: UUID) -> None:
-        """Somebody looks at this pub now: its stream goes on for WATCH_SECONDS more."""
-        self.until[bot_id] = time.monotonic() + live.WATCH_SECONDS
+    async def _glance(self) -> None:
+        while True:
+            try:
+                async for bot_id in Bot.objects.filter(status=Status.UP).values_list("pk", flat=True):
+                    self.watch(bot_id, GLANCE_SECONDS)
+                    await asyncio.sleep(GLANCE_SECONDS)
+            except DatabaseError:
+                log.exception("no glance at the pubs")
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def watch(self, bot_id: UUID, seconds: float | None = None) -> None:
+        """Somebody looks at this pub now: its stream goes on for `seconds`, live.WATCH_SECONDS if not said."""
+        until = time.monotonic() + (live.WATCH_SECONDS if seconds is None else seconds)
+        self.until[bot_id] = max(until, self.until.get(bot_id, 0))
         if bot_id not in self.streams:
             self.streams[bot_id] = asyncio.create_task(self._stream(bot_id))
 

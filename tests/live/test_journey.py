@@ -95,10 +95,17 @@ def pubs(engine: docker.DockerClient) -> list[str]:
 
 
 def test_a_customer_joins_pays_runs_watches_and_commands(service: Service) -> None:
-    walked = service.manage("demo")
+    walked = service.manage("demo", "--keep")
     assert walked.returncode == 0, walked.stdout + walked.stderr
     for step in ("the pub is up", "live stats", "whoami", "create_invite", "follows the second peer back"):
         assert step in walked.stdout
+
+
+def test_a_deleted_pub_ends_its_subscription_by_itself(service: Service, engine: docker.DockerClient) -> None:
+    before = pubs(engine)
+    walked = service.manage("demo")
+    assert walked.returncode == 0, walked.stdout + walked.stderr
+    until("only the pub of the other demo is left", lambda: pubs(engine) == before)
 
 
 def test_its_greeting_names_the_addresses_and_a_password(service: Service) -> None:

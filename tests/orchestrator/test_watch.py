@@ -206,3 +206,15 @@ async def test_a_stopped_pub_is_tried_again_while_somebody_looks(own: Bot, count
     assert counting.open == 1
     await asyncio.sleep(3)
     assert broadcaster.streams == {} and counting.open == 0
+
+
+async def test_a_pub_that_nobody_watches_is_glanced_at(
+    own: Bot, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "GLANCE_SECONDS", 0.2)
+    await sync_to_async(Bot.objects.update)(status="up")
+    broadcaster = asyncio.create_task(Broadcaster().run())
+    await asyncio.sleep(2.5)
+    assert await sync_to_async(live.newest_stats)(own.pk)
+    assert counting.opened >= 1 and counting.open == 0
+    broadcaster.cancel()

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import requests
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -30,11 +30,14 @@ COMMANDS_NOT_ANSWERED = ("queued", "running")
 class Command(BaseCommand):
     help = "Joins, pays, runs, watches and commands a pub on the running service, with the time of each step."
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--keep", action="store_true", help="leave the pub running, to look at it")
+
+    def handle(self, *args: Any, keep: bool, **options: Any) -> None:
         self.began = self.stepped = time.monotonic()
         visitor = Visitor(settings.SITE_URL)
         try:
-            self._walk(visitor)
+            self._walk(visitor, keep)
         except requests.ConnectionError as error:
             raise CommandError(f"{settings.SITE_URL} does not answer: start it with `make run` first.") from error
         except (requests.RequestException, WebSocketException, TimeoutError, OSError) as error:
@@ -47,7 +50,7 @@ class Command(BaseCommand):
         self.stdout.flush()
         self.stepped = now
 
-    def _walk(self, visitor: "Visitor") -> None:
+    def _walk(self, visitor: "Visitor", keep: bool) -> None:
         email = f"demo-{uuid4().hex[:8]}@customer.example"
         visitor.send("/accounts/signup/", name="Demo", email=email)
         self._step(f"signed up as {email}")
@@ -55,7 +58,8 @@ class Command(BaseCommand):
         self._step("read the code in the mail and typed it in")
         if "/pubs/new" not in landed.url:
             raise CommandError(f"After signing up I am at {landed.url} instead of naming my pub.")
-        pub = visitor.send(landed.url, name=f"Demo pub {time.strftime('%H:%M:%S')} 🐚").url
+        name = f"Demo pub {time.strftime('%H:%M:%S')} 🐚"
+        pub = visitor.send(landed.url, name=name).url
         self._step(f"named a pub: {pub}")
         with visitor.listen(pub) as socket:
             self._pay(visitor, pub)
@@ -65,6 +69,10 @@ class Command(BaseCommand):
             invite = self._ask(visitor, pub, "create_invite", uses=1, note="demo")["invite"]
             peer = self._second_peer(invite)
             self._see_follow(visitor, pub, pub_id, peer)
+        if keep:
+            return self._step(f"the pub goes on: sign in as {email} with the code that is mailed")
+        visitor.send(urljoin(pub, "delete/"), name=name)
+        self._step("deleted the pub, which ends its subscription; --keep leaves it")
 
     def _pay(self, visitor: "Visitor", pub: str) -> None:
         checkout = visitor.send(urljoin(pub, f"/billing/pubs/{pub_uuid(pub)}/checkout/"), form_at=pub)
