@@ -66,6 +66,7 @@ def stripe(transactional_db: None, settings: Any) -> Iterator[RunningLocalStripe
 @pytest.fixture
 def staged(settings: Any) -> StagedSwarm:
     """The swarm that the code under test talks to."""
+    settings.PUB_HOST = "pubs.example.org"
     settings.SWARM = "tests.browser.swarm.StagedSwarm"
     connected = swarm.connect()
     assert isinstance(connected, StagedSwarm)

@@ -13,7 +13,7 @@ from orchestrator.swarm.memory import MemorySwarm
 from pubs.live import Stats
 
 MB = 1024**2
-INVITE = "pub.harbour.example:24001:@bWFkZS1mb3ItYS10ZXN0LW9mLXRoZS1wYWdlcy0wMDA=.ed25519~c2VlZC1tYWRlLWZvci1hLXRlc3Q="
+INVITE = "pubs.example.org:29000:@bWFkZS1mb3ItYS10ZXN0LW9mLXRoZS1wYWdlcy0wMDA=.ed25519~c2VlZC1tYWRlLWZvci1hLXRlc3Q="
 
 
 class StagedSwarm(MemorySwarm):
