@@ -18,9 +18,10 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         wanted = sum(bot.is_wanted for bot in world.bots)
         places = sum(hub.places for hub in world.hubs)
+        taken = sum(bot.pk in world.placements and not bot.deleted_at for bot in world.bots)
         self.stdout.write(
             f"{wanted} wanted of {len(world.bots)} bots, {len(world.sight.services)} services, "
-            f"{len(world.placements)} of {places} places taken on {len(world.hubs)} hubs."
+            f"{taken} of {places} places taken on {len(world.hubs)} hubs."
         )
         names = {bot.pk: bot.name for bot in world.bots}
         actions = make_plan(world)
