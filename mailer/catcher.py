@@ -1,7 +1,7 @@
 """Mail for a machine that sends none: each mail becomes a file, and a small page on its own port shows them.
 
 The mails hold sign-in codes. So the files are their owner's alone, and the page answers only to a browser that calls
-it by a loopback name: another site can make its own name point here, but not change the Host that the browser sends.
+it by a loopback name.
 """
 
 import asyncio
@@ -23,10 +23,11 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
 
+from mailer.loopback import REFUSAL, is_loopback
+
 # Lists show this many; older mails stay in the folder.
 SHOWN = 100
 MAIL_ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
-LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 PAGE_CSP = "default-src 'none'; style-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'"
 # A mail's own page runs no script, loads nothing from outside and counts as a foreign origin.
 MAIL_CSP = (
@@ -130,8 +131,8 @@ class Answer:
 
 def _answer(folder: Path, scope: Scope) -> Answer:
     host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-    if not LOOPBACK.fullmatch(host):
-        return _sentence(HTTPStatus.FORBIDDEN, "Open this page by the name localhost.")
+    if not is_loopback(host):
+        return _sentence(HTTPStatus.FORBIDDEN, REFUSAL)
     if scope["method"] not in ("GET", "HEAD"):
         return _sentence(HTTPStatus.METHOD_NOT_ALLOWED, "This page is only for reading.")
     match scope["path"].strip("/").split("/"):

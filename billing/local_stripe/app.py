@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from mailer.loopback import REFUSAL, is_loopback
+
 from .api import Api
 from .money import Money
 from .pages import Pages, message
@@ -110,6 +112,8 @@ class LocalStripe:
         try:
             if len(body) > BIGGEST_REQUEST:
                 raise Problem(400, "This request is too large.")
+            if not is_loopback(headers.get("host", "")):
+                raise Problem(403, REFUSAL)
             self.money.catch_up()
             answer = self._api(method, path, form, headers) if is_api else self._page(method, path, form, headers)
         except Problem as problem:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import stripe
 
-from tests.support.local_stripe import DAY, PaymentRefused, RunningLocalStripe
+from tests.support.local_stripe import DAY, KEY, PaymentRefused, RunningLocalStripe
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,21 @@ def test_the_index_moves_the_clock(local_stripe: RunningLocalStripe) -> None:
     assert "ada@example.com" in local_stripe.see(local_stripe.url + "/")[1]
     assert local_stripe._submit(local_stripe.url + "/", {"days": "31"}) == "/"
     assert len(local_stripe.client.v1.invoices.list().data) == 2
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8001"])
+@pytest.mark.parametrize("path", ["/", "/v1/customers"])
+def test_another_name_that_points_here_sees_nothing(local_stripe: RunningLocalStripe, host: str, path: str) -> None:
+    """DNS rebinding: a site can make its own name point here, but not change the Host that the browser sends."""
+    local_stripe.subscribe()
+    answer, body = local_stripe._send(
+        "GET", local_stripe.url + path, headers={"Host": host, "Authorization": f"Bearer {KEY}"}
+    )
+    assert answer.status == 403
+    assert "ada@example.com" not in body
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8001", "127.0.0.1:8001", "[::1]:8001"])
+def test_a_browser_on_this_machine_may_look(local_stripe: RunningLocalStripe, host: str) -> None:
+    answer, _ = local_stripe._send("GET", local_stripe.url, headers={"Host": host})
+    assert answer.status == 200
