@@ -1,4 +1,4 @@
-"""The addresses of Stripe's pages, for programs."""
+"""What a pub's page shows of its payment, and the addresses of Stripe's pages, for programs."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -12,14 +12,38 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.models import User
-from billing import gateway
+from billing import gateway, paid
 from billing.gateway import PaymentTrouble
-from billing.views import NotNeeded, start_checkout
+from billing.paid import NotNeeded
 from pubs.models import Bot
+from pubs.templatetags.pubs_extras import price
 
 
 class PaymentPage(serializers.Serializer[dict[str, str]]):
     url = serializers.URLField(read_only=True, help_text="a page of Stripe, for a person's browser")
+
+
+class PaymentSerializer(serializers.Serializer[Bot]):
+    """How it stands with the payment of a pub."""
+
+    words = serializers.SerializerMethodField(help_text="for its owner, a sentence or two")
+    price = serializers.SerializerMethodField(help_text="of a new subscription, for people")
+    pays_by = serializers.SerializerMethodField(
+        help_text="the page that gets it running: checkout, portal, or nothing when it is paid for"
+    )
+    paid = serializers.BooleanField(help_text="whether it may run")
+    status = serializers.CharField(source="paid_status", help_text="Stripe's word for the subscription, or nothing")
+    until = serializers.DateTimeField(source="paid_until", allow_null=True, help_text="end of the period")
+    ends = serializers.BooleanField(source="paid_ends", help_text="cancelled: nothing is charged after this period")
+
+    def get_words(self, bot: Bot) -> str:
+        return paid.words(bot)
+
+    def get_price(self, bot: Bot) -> str:
+        return price()
+
+    def get_pays_by(self, bot: Bot) -> str:
+        return paid.pays_by(bot)
 
 
 class PaidAlready(APIException):
@@ -32,9 +56,13 @@ class PaymentUnavailable(APIException):
     default_code = "payment_unavailable"
 
 
-def _page(request: Request, pk: UUID, open_page: Callable[[Bot], str]) -> Response:
+def _own_pub(request: Request, pk: UUID) -> Bot:
     assert isinstance(request.user, User)
-    bot = get_object_or_404(request.user.bots.alive(), pk=pk)
+    return get_object_or_404(request.user.bots.alive(), pk=pk)
+
+
+def _page(request: Request, pk: UUID, open_page: Callable[[Bot], str]) -> Response:
+    bot = _own_pub(request, pk)
     try:
         return Response({"url": open_page(bot)})
     except NotNeeded as error:
@@ -43,10 +71,16 @@ def _page(request: Request, pk: UUID, open_page: Callable[[Bot], str]) -> Respon
         raise PaymentUnavailable(str(trouble)) from trouble
 
 
+class PaymentView(APIView):
+    @extend_schema(responses=PaymentSerializer, summary="How it stands with the payment of a pub")
+    def get(self, request: Request, pk: UUID) -> Response:
+        return Response(PaymentSerializer(_own_pub(request, pk)).data)
+
+
 class CheckoutView(APIView):
     @extend_schema(request=None, responses=PaymentPage, summary="Open the payment page of a pub")
     def post(self, request: Request, pk: UUID) -> Response:
-        return _page(request, pk, start_checkout)
+        return _page(request, pk, paid.start_checkout)
 
 
 class PortalView(APIView):

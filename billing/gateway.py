@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import stripe
@@ -20,6 +20,7 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 from djstripe.models import Account, Customer, Price, Product, WebhookEndpoint
+from djstripe.settings import djstripe_settings
 
 from accounts.models import User
 from pubs.models import Bot
@@ -29,6 +30,8 @@ log = logging.getLogger("billing")
 # Seconds until a connection and until each answer: a customer waits at the other end.
 TIMEOUT = (5.0, 10.0)
 RETRIES = 2
+# How often a new payment page is asked for while Stripe brings back old ones.
+PAGES_TRIED = 5
 PRODUCT_ID = "buttcloud-pub"
 # Which deployment an endpoint or a product in a shared Stripe account belongs to.
 MARK = "buttcloud"
@@ -76,7 +79,8 @@ class Missing(PaymentTrouble):
 class Reading:
     """What Stripe says about a subscription that is for one of our bots.
 
-    `seen_at` is a moment before Stripe was asked: whatever happened until then is in the reading.
+    `invoice_id` is the newest invoice. `seen_at` is a moment before Stripe was asked: whatever happened until then is
+    in the reading.
     """
 
     bot_id: UUID
@@ -86,6 +90,7 @@ class Reading:
     ends: bool
     created: datetime
     seen_at: datetime
+    invoice_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,14 +134,34 @@ def _told(may_miss: bool = False) -> Iterator[None]:
 
 # --- Customers -----------------------------------------------------------------------------------------------------
 def customer_for(user: User) -> Customer:
-    """The user's customer, made in Stripe the first time. Asking twice at once makes one."""
+    """The user's customer, made in Stripe the first time. Asking twice at once makes one.
+
+    One that Stripe no longer has (a wiped local Stripe, deleted by hand) is let go of, and another one made.
+    """
+    customer = Customer.objects.filter(subscriber=user, livemode=settings.STRIPE_LIVE_MODE).first()
+    if customer and _has_customer(customer.id):
+        return customer
+    if customer:
+        log.error("Stripe has no customer %s of user %s: another one is made", customer.id, user.pk)
+        Customer.objects.filter(pk=customer.pk).update(subscriber=None)
     with _told():
-        customer, _ = Customer.get_or_create(subscriber=user)
+        # dj-stripe keeps a random key for each cause: one account may serve many deployments, each with a first user.
+        cause = f"after:{customer.id}" if customer else "first"
+        key = djstripe_settings.get_idempotency_key("customer", f"{user.pk}:{cause}", settings.STRIPE_LIVE_MODE)
+        customer = Customer.create(user, idempotency_key=key)
     if customer.subscriber_id is None:
         # Stripe's webhook about the new customer can be here first, and its row knows no user yet.
         customer.subscriber = user
         customer.save(update_fields=["subscriber"])
     return customer
+
+
+def _has_customer(customer_id: str) -> bool:
+    try:
+        with _told(may_miss=True):
+            return not getattr(stripe.Customer.retrieve(customer_id), "deleted", False)
+    except Missing:
+        return False
 
 
 # --- Checkout and portal -------------------------------------------------------------------------------------------
@@ -150,11 +175,24 @@ def open_checkout(bot: Bot) -> str:
             if session.status == "open" and _is_same(session, wish):
                 return str(session.url)
             if session.status == "open":
-                stripe.checkout.Session.expire(session.id)
-        # A double click sends this twice at once, with the same key: Stripe makes one session of it. Once that one is
-        # over it is the newest, and the key is another.
-        newest = sessions[0].id if sessions else "none"
-        return str(stripe.checkout.Session.create(**wish, idempotency_key=_key("checkout", newest, wish)).url)
+                _expire(session.id)
+        return _new_checkout(wish, sessions[0].id if sessions else "none")
+
+
+def _new_checkout(wish: dict[str, Any], newest: str) -> str:
+    """The address of a new payment page, which follows on the newest one of the bot.
+
+    A double click sends this twice at once, with the same key: Stripe makes one session of it. Stripe may remember a
+    key longer than a page is open, and then answers with the page as it once was: the next one follows on that.
+    """
+    for _ in range(PAGES_TRIED):
+        made = stripe.checkout.Session.create(**wish, idempotency_key=_key("checkout", newest, wish))
+        session = stripe.checkout.Session.retrieve(made.id)
+        if session.status == "open":
+            return str(session.url)
+        newest = session.id
+    log.error("Stripe makes no open payment page for %s, the last one was %s", wish["client_reference_id"], newest)
+    raise PaymentTrouble(OUR_FAULT)
 
 
 def _checkout_wish(bot: Bot, customer_id: str, price_id: str) -> dict[str, Any]:
@@ -197,13 +235,31 @@ def read_checkout(session_id: str) -> Checkout | None:
         return None
 
 
-def completed_checkouts(since: timedelta) -> list[Checkout]:
-    """The payment pages opened in the time until now that were paid, of all customers, newest first."""
+def checkouts(status: Literal["open", "complete"], since: timedelta) -> list[Checkout]:
+    """The payment pages of all customers that were opened in the time until now, newest first."""
     with _told():
         sessions = stripe.checkout.Session.list(
-            status="complete", created={"gte": int((timezone.now() - since).timestamp())}, limit=100
+            status=status, created={"gte": int((timezone.now() - since).timestamp())}, limit=100
         )
         return [_checkout(session) for session in sessions.auto_paging_iter()]
+
+
+def close_checkouts(bot: Bot) -> None:
+    """Close the bot's open payment pages, so that nobody can pay in them any more."""
+    for customer in _customers_of(bot):
+        with suppress(Missing), _told(may_miss=True):
+            listed = stripe.checkout.Session.list(customer=customer.id, status="open", limit=100)
+            for session in [each for each in listed.auto_paging_iter() if bot_id(each) == bot.id]:
+                _expire(session.id)
+
+
+def _expire(session_id: str) -> None:
+    """Close a payment page, unless it was paid or has run out since it was listed."""
+    try:
+        stripe.checkout.Session.expire(session_id)
+    except stripe.InvalidRequestError:
+        if stripe.checkout.Session.retrieve(session_id).status == "open":
+            raise
 
 
 def _checkout(session: Any) -> Checkout:
@@ -243,6 +299,7 @@ def reading(data: Any, seen_at: datetime) -> Reading | None:
         ends=bool(data["cancel_at_period_end"] or data["cancel_at"]),
         created=_moment(data["created"]),
         seen_at=seen_at,
+        invoice_id=_id(data["latest_invoice"]),
     )
 
 
@@ -260,8 +317,9 @@ def subscriptions_of(bot: Bot) -> list[Reading]:
     """All subscriptions that ever were made for the bot, newest first."""
     seen_at = timezone.now()
     found: list[Reading] = []
-    for customer in bot.owner.djstripe_customers.all():  # type: ignore[attr-defined]  # dj-stripe adds it
-        with _told():
+    for customer in _customers_of(bot):
+        # Stripe has no subscriptions of a customer that it does not know.
+        with suppress(Missing), _told(may_miss=True):
             listed = stripe.Subscription.list(customer=customer.id, status="all", limit=100)
             found += [each for data in listed.auto_paging_iter() if (each := reading(data, seen_at))]
     mine = [each for each in found if each.bot_id == bot.id]
@@ -270,6 +328,10 @@ def subscriptions_of(bot: Bot) -> list[Reading]:
         held = read_subscription(bot.subscription_id)
         mine += [held] if held and held.bot_id == bot.id else []
     return mine
+
+
+def _customers_of(bot: Bot) -> list[Customer]:
+    return list(bot.owner.djstripe_customers.all())  # type: ignore[attr-defined]  # dj-stripe adds it
 
 
 def cancel(subscription_id: str) -> None:

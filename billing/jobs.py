@@ -34,7 +34,7 @@ def sweep() -> None:
     """Look at Stripe for every bot whose paid columns may be wrong: a webhook can be lost, and a job too."""
     # Out of reach is logged already, and the next run is in a minute.
     with suppress(Unreachable):
-        for bot_id in dict.fromkeys([*_unseen_payments(), *_due()]):
+        for bot_id in dict.fromkeys([*_unseen_payments(), *_pages_of_deleted(), *_due()]):
             _look(bot_id)
 
 
@@ -50,7 +50,7 @@ def _look(bot_id: UUID) -> None:
 
 def _unseen_payments() -> Iterable[UUID]:
     """Bots for which a payment page was completed, while we hold another subscription or none."""
-    checkouts = [each for each in gateway.completed_checkouts(CHECKOUTS_SINCE) if each.bot_id]
+    checkouts = [each for each in gateway.checkouts("complete", CHECKOUTS_SINCE) if each.bot_id]
     lately = timezone.now() - LOOK_AT_CHECKOUT_EVERY
     bots = (
         Bot.objects.filter(pk__in={each.bot_id for each in checkouts})
@@ -58,6 +58,12 @@ def _unseen_payments() -> Iterable[UUID]:
         .exclude(paid_seen_at__gt=lately)
     )
     return bots.values_list("pk", flat=True)[:LOOKS_A_RUN]
+
+
+def _pages_of_deleted() -> Iterable[UUID]:
+    """Deleted bots for which a payment page is still open: a look closes it."""
+    about = {each.bot_id for each in gateway.checkouts("open", CHECKOUTS_SINCE) if each.bot_id}
+    return Bot.objects.filter(pk__in=about, deleted_at__isnull=False).values_list("pk", flat=True)[:LOOKS_A_RUN]
 
 
 def _due() -> Iterable[UUID]:

@@ -3,9 +3,9 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
-from celery import current_app
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -18,6 +18,12 @@ from pubs import live
 from pubs.models import Bot
 
 log = logging.getLogger("billing")
+
+ALREADY_PAID = "This pub has a subscription already. Card, invoices and cancellation are behind “Payment and invoices”."
+
+
+class NotNeeded(Exception):
+    """The pub has its subscription: another one would charge its owner twice. The message is for people."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,23 @@ def may_check_out(bot: Bot) -> bool:
     return bot.paid_status not in ALIVE or bot.paid_status == "incomplete"
 
 
+def pays_by(bot: Bot) -> Literal["checkout", "portal", ""]:
+    """Which of Stripe's pages gets a pub running that is not paid for; none when it is."""
+    if bot.paid:
+        return ""
+    return "checkout" if may_check_out(bot) else "portal"
+
+
+def start_checkout(bot: Bot) -> str:
+    """The address of the payment page. Raises NotNeeded or PaymentTrouble, whose words are for people."""
+    # A payment in another tab may be seconds old, and its event on the way: Stripe knows, our row may not.
+    look(bot.pk)
+    bot.refresh_from_db()
+    if not may_check_out(bot):
+        raise NotNeeded(ALREADY_PAID)
+    return gateway.open_checkout(bot)
+
+
 # --- Writing -------------------------------------------------------------------------------------------------------
 def record(reading: Reading) -> None:
     """Write down what an event showed of one subscription.
@@ -76,11 +99,11 @@ def record(reading: Reading) -> None:
         if bot is None:
             return
         if bot.subscription_id not in ("", reading.subscription_id):
-            ask_to_look_again(bot.pk)
+            live.look_at_payment(bot.pk)
             return
         _write(bot, reading)
         if bot.deleted_at and bot.paid_status in ALIVE:
-            ask_to_look_again(bot.pk)
+            live.look_at_payment(bot.pk)
 
 
 def look(bot_id: UUID) -> None:
@@ -88,13 +111,19 @@ def look(bot_id: UUID) -> None:
     bot = Bot.objects.select_related("owner").filter(pk=bot_id).first()
     if bot is None:
         return
+    if bot.deleted_at:
+        gateway.close_checkouts(bot)
     asked_at = timezone.now()
     readings = gateway.subscriptions_of(bot)
     chosen, surplus = choose(readings)
     for extra in surplus:
-        log.error("Bot %s has two subscriptions: %s is cancelled, kept is %s", bot_id, extra.subscription_id, chosen)
+        kept = chosen.subscription_id if chosen else ""
+        log.error("Bot %s has two subscriptions: %s is cancelled, kept is %s", bot_id, extra.subscription_id, kept)
         gateway.cancel(extra.subscription_id)
     if chosen and bot.deleted_at and chosen.status in ALIVE:
+        # Stripe tells moments in whole seconds.
+        if chosen.created >= bot.deleted_at.replace(microsecond=0):
+            log.error("Bot %s was paid after it was deleted: %s is cancelled", bot_id, chosen.subscription_id)
         gateway.cancel(chosen.subscription_id)
         chosen = gateway.read_subscription(chosen.subscription_id) or chosen
     if chosen is None and bot.subscription_id:
@@ -136,20 +165,26 @@ def _write(bot: Bot, reading: Reading) -> None:
         return
     live.changed(bot.pk)
     live.nudge()
-    if reading.status == "canceled" and not bot.deleted_at:
-        messages.subscription_ended(
-            key=f"subscription_ended:{reading.subscription_id}",
-            to=bot.owner.email,
-            name=bot.owner.name,
-            pub_name=bot.name,
-            url=settings.SITE_URL + bot.get_absolute_url(),
-        )
+    if not bot.deleted_at:
+        _tell(bot, reading)
+
+
+def _tell(bot: Bot, reading: Reading) -> None:
+    """Mail what the owner must know of the change. The key makes it once, whoever sees the change and how often."""
+    about = {
+        "to": bot.owner.email,
+        "name": bot.owner.name,
+        "pub_name": bot.name,
+        "url": settings.SITE_URL + bot.get_absolute_url(),
+    }
+    # Who pays for the first time stands at the payment page and reads it there: nothing is said of "incomplete".
+    match reading.status:
+        case "past_due" | "unpaid" as status:
+            key = f"payment_failed:{status}:{reading.invoice_id or reading.subscription_id}"
+            messages.payment_failed(key=key, stopped=status == "unpaid", **about)
+        case "canceled":
+            messages.subscription_ended(key=f"subscription_ended:{reading.subscription_id}", **about)
 
 
 def _paid_columns(bot: Bot) -> tuple[bool, str, datetime | None, bool, str]:
     return bot.paid, bot.paid_status, bot.paid_until, bot.paid_ends, bot.subscription_id
-
-
-def ask_to_look_again(bot_id: UUID) -> None:
-    """Have a worker look at Stripe, after commit."""
-    transaction.on_commit(lambda: current_app.send_task("billing.look_again", args=[str(bot_id)]), robust=True)

@@ -13,27 +13,13 @@ from django.views.decorators.http import require_GET, require_POST
 from accounts.models import User
 from billing import gateway, paid
 from billing.gateway import PaymentTrouble
+from billing.paid import NotNeeded
 from pubs.models import Bot
 
 type BotView = Callable[[HttpRequest, Bot], HttpResponse]
 
-ALREADY_PAID = "This pub has a subscription already. Card and cancellation are behind “Manage payment”."
 THANKS = "Thank you! Your pub is paid and starts now."
 WAITING = "We wait for your payment to be confirmed. This page shows it as soon as it is."
-
-
-class NotNeeded(Exception):
-    """The pub has its subscription: another one would charge its owner twice. The message is for people."""
-
-
-def start_checkout(bot: Bot) -> str:
-    """The address of the payment page. Raises NotNeeded or PaymentTrouble, whose words are for people."""
-    # A payment in another tab may be seconds old, and its event on the way: Stripe knows, our row may not.
-    paid.look(bot.pk)
-    bot.refresh_from_db()
-    if not paid.may_check_out(bot):
-        raise NotNeeded(ALREADY_PAID)
-    return gateway.open_checkout(bot)
 
 
 def _own_pub(view: BotView) -> Callable[[HttpRequest, UUID], HttpResponse]:
@@ -57,7 +43,7 @@ def _own_pub(view: BotView) -> Callable[[HttpRequest, UUID], HttpResponse]:
 @_own_pub
 def checkout(request: HttpRequest, bot: Bot) -> HttpResponse:
     # 303: the browser fetches the payment page and forgets the form, so that going back sends nothing again.
-    return HttpResponseRedirect(start_checkout(bot), status=303)
+    return HttpResponseRedirect(paid.start_checkout(bot), status=303)
 
 
 @require_GET

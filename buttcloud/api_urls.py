@@ -4,7 +4,7 @@ from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
-from billing.api import CheckoutView, PortalView
+from billing.api import CheckoutView, PaymentView, PortalView
 from pubs.api import CatalogueView, CommandViewSet, PubViewSet
 
 router = SimpleRouter(use_regex_path=False)
@@ -13,6 +13,7 @@ router.register("pubs/<uuid:pub>/commands", CommandViewSet, basename="api-comman
 
 urlpatterns = [
     *router.urls,
+    path("pubs/<uuid:pk>/payment/", PaymentView.as_view(), name="api-payment"),
     path("pubs/<uuid:pk>/checkout/", CheckoutView.as_view(), name="api-checkout"),
     path("pubs/<uuid:pk>/portal/", PortalView.as_view(), name="api-portal"),
     path("catalogue/", CatalogueView.as_view(), name="api-catalogue"),

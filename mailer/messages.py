@@ -35,18 +35,14 @@ def pub_is_down(
     _write("pub_is_down", key, to, name=name, pub_name=pub_name, url=url, since=since, reason=reason)
 
 
-def payment_failed(
-    *, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime | None = None
-) -> None:
-    """The card was declined at a renewal. `until` is how long the pub runs on all the same, where that is known."""
-    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, until=until)
+def payment_failed(*, key: str, to: str, name: str = "", pub_name: str, url: str, stopped: bool) -> None:
+    """The card was declined at a renewal: the pub runs on for now, or is stopped since all tries failed."""
+    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, stopped=stopped)
 
 
-def subscription_ended(
-    *, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime | None = None
-) -> None:
-    """Nothing is paid any more and the pub is stopped. `kept_until` is the end of its data, where that is known."""
-    _write("subscription_ended", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until)
+def subscription_ended(*, key: str, to: str, name: str = "", pub_name: str, url: str) -> None:
+    """Nothing is paid any more and the pub is stopped."""
+    _write("subscription_ended", key, to, name=name, pub_name=pub_name, url=url)
 
 
 def post(*, key: str, to: str, subject: str, text: str, html: str = "", forget: bool = False) -> None:

@@ -52,7 +52,7 @@ class Api:
         _check_key(headers.get("authorization", ""))
         key = headers.get("idempotency-key", "") if method == "POST" else ""
         asked = hashlib.sha256(f"{path}\n{form}".encode()).hexdigest()
-        if known := self.store.idempotency.get(key):
+        if known := self.store.known_request(key):
             return _replay(known, asked)
         self.webhooks.cause = {"id": f"req_{secrets.token_hex(7)}", "idempotency_key": key or None}
         try:
@@ -60,7 +60,7 @@ class Api:
         finally:
             self.webhooks.cause = NO_CAUSE
         if key:
-            self.store.idempotency[key] = {"asked": asked, "reply": reply}
+            self.store.remember_request(key, asked, reply)
         return reply
 
     def _call(self, method: str, path: str, params: Json) -> Json:
@@ -142,6 +142,8 @@ class Api:
 
     def _list(self, kind: str, path: str, filters: dict[str, Any], params: Json) -> Json:
         values = read(params, {**filters, **PAGE})
+        if customer := values.get("customer"):
+            self.store.get("customer", customer, "customer")
         found = [each for each in reversed(self.store.all(kind)) if _fits(kind, each, values)]
         return self._cut(found, f"/v1/{path}", values)
 

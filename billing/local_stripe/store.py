@@ -13,10 +13,10 @@ type Json = dict[str, Any]
 
 API_VERSION = "2026-05-27.dahlia"
 STATE_VERSION = 1
-# Stripe forgets events after 30 days and idempotency keys after a day. Counting is simpler, and bounds the
-# file.
+# Stripe forgets events after 30 days. Counting is simpler, and bounds the file.
 KEPT_EVENTS = 1000
 KEPT_IDEMPOTENCY_KEYS = 500
+IDEMPOTENCY_KEYS_KEPT_FOR = 24 * 3600  # seconds, as with Stripe
 
 PREFIXES = {
     "billing_portal.session": "bps",
@@ -133,6 +133,17 @@ class Store:
             raise Problem(400, f"No such {kind}: '{object_id}'; it was deleted.", "resource_missing", param)
         return found
 
+    def known_request(self, key: str) -> Json | None:
+        """What was asked with this idempotency key in the last 24 hours, and the answer."""
+        known = self.idempotency.get(key)
+        is_fresh = known is not None and self.now() < known["at"] + IDEMPOTENCY_KEYS_KEPT_FOR
+        return known if is_fresh else None
+
+    def remember_request(self, key: str, asked: str, reply: Json) -> None:
+        # Taken out first, so that the newest stand last, where they are kept longest.
+        self.idempotency.pop(key, None)
+        self.idempotency[key] = {"asked": asked, "reply": reply, "at": self.now()}
+
     def of_customer(self, kind: str, customer_id: str) -> list[Json]:
         return [found for found in self.all(kind) if found["customer"] == customer_id]
 
@@ -186,7 +197,8 @@ class Store:
                 raise ValueError(f"its version is {state['version']}, not {STATE_VERSION}")
             self.clock_offset = int(state["clock_offset"])
             self.objects = {kind: dict(found) for kind, found in state["objects"].items()}
-            self.idempotency = dict(state["idempotency"])
+            # Before keys had their time they were kept for ever.
+            self.idempotency = {key: known for key, known in state["idempotency"].items() if "at" in known}
             self.deliveries = list(state["deliveries"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptState(

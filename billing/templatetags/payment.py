@@ -1,4 +1,8 @@
-"""The words of the payment on a pub's page: `{% load payment %}{{ bot|payment_words }}`."""
+"""The payment on a pub's page, after `{% load payment %}`.
+
+`{{ bot|payment_words }}` is a sentence; `{{ bot|pays_by }}` is the page that gets the pub running, "checkout" or
+"portal", and "" when it is paid for.
+"""
 
 from django import template
 
@@ -6,3 +10,4 @@ from billing import paid
 
 register = template.Library()
 register.filter("payment_words", paid.words)
+register.filter("pays_by", paid.pays_by)

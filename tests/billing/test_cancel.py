@@ -54,19 +54,21 @@ def test_a_pub_runs_on_while_a_failed_payment_is_tried_again(alice: Customer, st
 
 
 @pytest.mark.usefixtures("site")
-def test_each_failed_try_is_mailed_once_and_the_last_one_stops_the_pub(
+def test_a_payment_that_goes_on_failing_is_mailed_once_and_its_last_try_stops_the_pub(
     alice: Customer, stripe: RunningLocalStripe
 ) -> None:
     alice.pay()
     stripe.settle()
     stripe.change_card(alice.open_portal(), "4000000000000341")
-    for _ in range(5):
-        stripe.advance(10 * DAY)
-    stripe.settle()
-    tries = list(Message.objects.filter(key__startswith="payment_failed:").values_list("key", flat=True))
-    assert len(tries) == len(set(tries)) == 4
+    for _ in range(25):
+        stripe.advance(2 * DAY)
+        stripe.settle()
+        jobs.look_again(str(alice.bot.pk))
     bot = alice.see()
     assert not bot.paid and bot.paid_status == "canceled"
+    [failed, ended] = Message.objects.exclude(key__startswith="welcome").order_by("pk")
+    assert failed.key.startswith("payment_failed:past_due:in_")
+    assert ended.key == f"subscription_ended:{bot.subscription_id}"
 
 
 def test_a_cancelled_pub_can_be_paid_again(alice: Customer) -> None:
@@ -78,10 +80,14 @@ def test_a_cancelled_pub_can_be_paid_again(alice: Customer) -> None:
     assert bot.paid and bot.subscription_id != first
 
 
-def test_the_subscription_of_a_deleted_pub_is_cancelled(alice: Customer, stripe: RunningLocalStripe) -> None:
+def test_the_subscription_of_a_deleted_pub_is_cancelled(
+    alice: Customer, stripe: RunningLocalStripe, caplog: pytest.LogCaptureFixture
+) -> None:
     alice.come_back(alice.pay())
+    stripe.app.store.all("subscription")[0]["created"] -= 60
     Bot.objects.update(deleted_at=timezone.now())
     jobs.sweep()
+    assert "after it was deleted" not in caplog.text
     bot = alice.see()
     assert stripe.app.store.get("subscription", bot.subscription_id)["status"] == "canceled"
     assert not bot.paid
@@ -103,12 +109,52 @@ def test_with_stripe_away_a_deleted_pubs_subscription_is_cancelled_by_a_later_sw
 
 
 @pytest.mark.usefixtures("site")
-def test_a_payment_for_a_pub_deleted_meanwhile_is_cancelled(alice: Customer, stripe: RunningLocalStripe) -> None:
+def test_deleting_a_pub_closes_its_payment_page_at_once(alice: Customer, stripe: RunningLocalStripe) -> None:
+    page = alice.open_checkout()
+    alice.bot.delete_softly()
+    wait_until(lambda: stripe.app.store.all("checkout.session")[0]["status"] == "expired", "the page to be closed")
+    with pytest.raises(PaymentRefused):
+        stripe.pay(page)
+    assert stripe.app.store.all("subscription") == []
+
+
+def test_the_sweep_closes_the_payment_page_of_a_deleted_pub_and_no_other(
+    alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    page = alice.open_checkout()
+    other = Bot.objects.create_named(alice.bot.owner, "Other")
+    others_page = gateway.open_checkout(other)
+    Bot.objects.filter(pk=alice.bot.pk).update(deleted_at=timezone.now())
+    jobs.sweep()
+    with pytest.raises(PaymentRefused):
+        stripe.pay(page)
+    stripe.pay(others_page)
+    jobs.sweep()
+    other.refresh_from_db()
+    assert other.paid
+
+
+def test_closing_a_page_that_was_paid_since_it_was_listed_is_no_error(
+    alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    page = alice.open_checkout()
+    stripe.pay(page)
+    gateway._expire(page.rsplit("/", 1)[1])
+    assert stripe.app.store.all("checkout.session")[0]["status"] == "complete"
+
+
+@pytest.mark.usefixtures("site")
+def test_a_payment_for_a_pub_deleted_meanwhile_is_cancelled_and_staff_are_told(
+    alice: Customer, stripe: RunningLocalStripe, caplog: pytest.LogCaptureFixture
+) -> None:
     page = alice.open_checkout()
     Bot.objects.update(deleted_at=timezone.now())
     stripe.pay(page)
     wait_until(lambda: stripe.app.store.all("subscription")[0]["status"] == "canceled", "the end of the subscription")
     wait_until(lambda: not alice.see().paid, "the pub to be unpaid")
+    [told] = [each for each in caplog.records if "paid after it was deleted" in each.message]
+    assert told.levelname == "ERROR"
+    assert str(alice.bot.pk) in told.message and stripe.app.store.all("subscription")[0]["id"] in told.message
 
 
 def test_cancelling_what_has_ended_is_no_error(alice: Customer) -> None:

@@ -7,6 +7,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from billing import gateway, jobs, paid
+from mailer.models import Message
 from pubs.models import Bot
 from tests.billing.conftest import Customer, forget_checkouts
 from tests.support.local_stripe import DAY, RunningLocalStripe
@@ -40,6 +41,7 @@ def test_the_sweep_sees_that_an_unpaid_pub_was_paid(alice: Customer, stripe: Run
     stripe.advance(32 * DAY)
     paid.look(alice.bot.pk)
     assert alice.see().paid_status == "past_due"
+    assert Message.objects.filter(key__startswith="payment_failed:past_due:in_").count() == 1, "no webhook told"
     stripe.change_card(portal)
     Bot.objects.update(paid_seen_at=timezone.now() - timedelta(minutes=61))
     jobs.sweep()

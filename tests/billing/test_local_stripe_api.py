@@ -1,13 +1,14 @@
 """The local Stripe's API where a gateway could slip: errors, keys, lists, expansion."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import stripe
 
 from billing.local_stripe.params import parse, read
-from billing.local_stripe.store import API_VERSION, Problem
+from billing.local_stripe.store import API_VERSION, Problem, Store
 from tests.support.local_stripe import RunningLocalStripe
 
 
@@ -104,6 +105,32 @@ def test_a_key_makes_a_request_happen_once(local: RunningLocalStripe) -> None:
     assert len(local.client.v1.customers.list({"email": "once@example.com"}).data) == 1
     with pytest.raises(stripe.IdempotencyError):
         create({"email": "other@example.com"}, {"idempotency_key": "once"})
+
+
+def test_a_key_is_forgotten_after_a_day(local_stripe: RunningLocalStripe) -> None:
+    create = local_stripe.client.v1.customers.create
+    first = create({"email": "day@example.com"}, {"idempotency_key": "day"})
+    local_stripe.advance(23 * 3600)
+    assert create({"email": "day@example.com"}, {"idempotency_key": "day"}).id == first.id
+    local_stripe.advance(2 * 3600)
+    later = create({"email": "other@example.com"}, {"idempotency_key": "day"})
+    assert later.id != first.id
+    assert create({"email": "other@example.com"}, {"idempotency_key": "day"}).id == later.id
+
+
+def test_keys_of_a_state_file_without_their_time_are_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    store = Store(file)
+    store.idempotency["old"] = {"asked": "", "reply": {}}
+    store.remember_request("new", "", {})
+    store.save()
+    again = Store(file)
+    assert again.known_request("old") is None and again.known_request("new")
+
+
+def test_a_list_for_a_customer_that_is_not_there_is_refused(local: RunningLocalStripe) -> None:
+    with pytest.raises(stripe.InvalidRequestError, match="No such customer: 'cus_none'"):
+        local.client.v1.subscriptions.list({"customer": "cus_none"})
 
 
 def test_a_refused_request_leaves_its_key_free(local: RunningLocalStripe) -> None:

@@ -1,6 +1,7 @@
 """A customer pays for a pub, or does not."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -11,12 +12,12 @@ from rest_framework.test import APIRequestFactory, force_authenticate
 from rest_framework.views import APIView
 
 from accounts.models import User
-from billing import gateway
-from billing.api import CheckoutView, PortalView
+from billing import gateway, paid
+from billing.api import CheckoutView, PaymentView, PortalView
 from mailer.models import Message
 from pubs.models import Bot
 from tests.billing.conftest import Customer, forget_checkouts, said
-from tests.support.local_stripe import PaymentRefused, RunningLocalStripe, wait_until
+from tests.support.local_stripe import DAY, PaymentRefused, RunningLocalStripe, wait_until
 
 
 @pytest.mark.usefixtures("site")
@@ -71,6 +72,54 @@ def test_an_abandoned_payment_page_is_offered_again(alice: Customer, stripe: Run
     assert alice.see().paid
 
 
+def test_a_page_abandoned_days_ago_makes_way_for_another_though_stripe_remembers_its_key(
+    alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    first = alice.open_checkout()
+    stripe.advance(25 * 3600)
+    store = stripe.app.store
+    store.all("checkout.session")[0]["created"] -= 3 * DAY
+    for known in store.idempotency.values():
+        known["at"] = store.now()
+    later = alice.open_checkout()
+    assert later != first
+    alice.come_back(stripe.pay(later))
+    assert alice.see().paid
+
+
+def test_with_stripe_bringing_back_old_pages_for_ever_the_page_says_so(
+    alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = alice.open_checkout().rsplit("/", 1)[1]
+    stripe.advance(25 * 3600)
+    dead = stripe.client.v1.checkout.sessions.retrieve(session_id)
+    monkeypatch.setattr("stripe.checkout.Session.create", lambda **_: dead)
+    assert said(alice.press_pay()) == [gateway.OUR_FAULT]
+
+
+def forget_everything(stripe: RunningLocalStripe) -> None:
+    stripe.app.store.objects.clear()
+    stripe.app.store.idempotency.clear()
+    gateway.set_up_catalogue()
+
+
+def test_with_stripe_wiped_a_customer_can_still_pay(alice: Customer, stripe: RunningLocalStripe) -> None:
+    alice.open_checkout()
+    forget_everything(stripe)
+    alice.come_back(alice.pay())
+    assert alice.see().paid
+    stripe.see(alice.open_portal())
+    assert gateway.customer_for(alice.bot.owner).id == stripe.app.store.all("customer")[0]["id"]
+
+
+def test_a_customer_deleted_at_stripe_can_still_pay(alice: Customer, stripe: RunningLocalStripe) -> None:
+    alice.open_checkout()
+    stripe.client.v1.customers.delete(gateway.customer_for(alice.bot.owner).id)
+    alice.come_back(alice.pay())
+    assert alice.see().paid
+    assert len(stripe.app.store.all("customer")) == 1
+
+
 def test_coming_back_unpaid_says_that_we_wait(alice: Customer) -> None:
     session_id = alice.open_checkout().rsplit("/", 1)[1]
     answer = alice.browser.get(reverse("billing:return", args=[alice.bot.pk]), {"session_id": session_id})
@@ -109,6 +158,9 @@ def test_who_has_paid_is_not_sent_to_pay_again(alice: Customer) -> None:
     assert answer.status_code == 302
     assert "already" in said(answer)[0]
     assert alice.see().paid
+    # The words name a button that the pub's page has.
+    button = said(answer)[0].split("“")[1].split("”")[0]
+    assert f">{button}</button>" in alice.browser.get(alice.bot.get_absolute_url()).content.decode()
 
 
 @pytest.mark.usefixtures("site")
@@ -195,6 +247,23 @@ def test_the_api_gives_the_address_of_the_portal(alice: Customer) -> None:
     assert status == 200 and alice.stripe.see(answer["url"])[0] == 200
 
 
+def test_the_api_says_how_it_stands_with_the_payment(alice: Customer) -> None:
+    status, before = call(PaymentView, alice.bot.owner, alice.bot, "get")
+    assert status == 200
+    assert before["words"] == paid.NOT_PAID and before["price"] == "€9 a month" and before["pays_by"] == "checkout"
+    assert before["paid"] is False and before["until"] is None
+    alice.come_back(alice.pay())
+    after = call(PaymentView, alice.bot.owner, alice.see(), "get")[1]
+    assert after["words"] == paid.words(alice.bot) and "next payment" in after["words"]
+    assert after["paid"] is True and after["status"] == "active" and after["until"] and after["ends"] is False
+    assert after["pays_by"] == ""
+
+
+def test_the_api_tells_of_a_payment_to_its_owner_alone(alice: Customer, bob: Customer) -> None:
+    assert call(PaymentView, bob.bot.owner, alice.bot, "get")[0] == 404
+    assert call(PaymentView, None, alice.bot, "get")[0] == 401
+
+
 @pytest.mark.parametrize("view", [CheckoutView, PortalView])
 def test_the_api_gives_a_stranger_404_and_nobody_401(alice: Customer, bob: Customer, view: type[APIView]) -> None:
     assert call(view, bob.bot.owner, alice.bot)[0] == 404
@@ -209,8 +278,8 @@ def test_the_api_says_when_stripe_is_away(
     assert call(CheckoutView, alice.bot.owner, alice.bot) == (503, {"detail": gateway.UNREACHABLE})
 
 
-def call(view: type[APIView], user: User | None, bot: Bot) -> tuple[int, dict[str, str]]:
-    request = APIRequestFactory().post("/")
+def call(view: type[APIView], user: User | None, bot: Bot, method: str = "post") -> tuple[int, dict[str, Any]]:
+    request = getattr(APIRequestFactory(), method)("/")
     if user:
         force_authenticate(request, user)
     answer = view.as_view()(request, pk=bot.pk)

@@ -6,12 +6,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.db import transaction
+from django.template import Context, Template
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from billing import paid
 from billing.gateway import Reading
+from mailer.models import Message
 from pubs.models import Bot
 from tests.support.make import Maker
 
@@ -20,7 +22,9 @@ PAID = ("paid", "paid_status", "paid_until", "paid_ends", "subscription_id", "pa
 LIVES = st.permutations(["trialing", "active", "past_due", "unpaid", "paused", "incomplete", "canceled"])
 
 
-def reading(bot_id: UUID, status: str = "active", minute: int = 0, subscription: str = "sub_1") -> Reading:
+def reading(
+    bot_id: UUID, status: str = "active", minute: int = 0, subscription: str = "sub_1", invoice: str = "in_1"
+) -> Reading:
     return Reading(
         bot_id=bot_id,
         subscription_id=subscription,
@@ -29,6 +33,7 @@ def reading(bot_id: UUID, status: str = "active", minute: int = 0, subscription:
         ends=False,
         created=START,
         seen_at=START + timedelta(minutes=minute),
+        invoice_id=invoice,
     )
 
 
@@ -66,6 +71,59 @@ def test_one_with_a_live_subscription_is_not_sent_to_pay_for_another(status: str
 @pytest.mark.parametrize("status", ["", "incomplete", "incomplete_expired", "canceled"])
 def test_one_without_a_live_subscription_can_pay(status: str) -> None:
     assert paid.may_check_out(Bot(paid_status=status))
+
+
+@pytest.mark.parametrize(
+    ("status", "page"),
+    [
+        ("", "checkout"),
+        ("incomplete", "checkout"),
+        ("incomplete_expired", "checkout"),
+        ("canceled", "checkout"),
+        ("unpaid", "portal"),
+        ("paused", "portal"),
+        ("past_due", ""),
+        ("active", ""),
+        ("trialing", ""),
+    ],
+)
+def test_the_pubs_page_offers_the_page_that_gets_it_running(status: str, page: str) -> None:
+    bot = Bot(paid_status=status, paid=bool(status) and paid.MEANINGS[status].runs)
+    assert Template("{% load payment %}{{ bot|pays_by }}").render(Context({"bot": bot})) == page
+
+
+def mails() -> list[str]:
+    return list(Message.objects.order_by("pk").values_list("key", flat=True))
+
+
+def test_a_failed_payment_is_mailed_once_an_invoice_and_again_when_it_stops_the_pub(make: Maker) -> None:
+    bot = make.bot()
+    life = [("active", "in_1"), ("past_due", "in_2"), ("past_due", "in_2"), ("unpaid", "in_2"), ("active", "in_2")]
+    for minute, (status, invoice) in enumerate([*life, ("past_due", "in_3"), ("canceled", "in_3")]):
+        paid.record(reading(bot.pk, status, minute, invoice=invoice))
+    assert mails() == [
+        "payment_failed:past_due:in_2",
+        "payment_failed:unpaid:in_2",
+        "payment_failed:past_due:in_3",
+        "subscription_ended:sub_1",
+    ]
+    runs_on, stopped = Message.objects.filter(key__endswith="in_2").order_by("pk")
+    assert runs_on.to == bot.owner.email
+    assert "is stopped" in stopped.text and "is stopped" not in runs_on.text
+
+
+def test_a_first_payment_that_fails_is_not_mailed(make: Maker) -> None:
+    bot = make.bot()
+    for minute, status in enumerate(["incomplete", "incomplete_expired"]):
+        paid.record(reading(bot.pk, status, minute))
+    assert mails() == []
+
+
+def test_nothing_is_mailed_about_a_deleted_pub(make: Maker) -> None:
+    bot = make.bot(deleted_at=START)
+    for minute, status in enumerate(["active", "past_due", "unpaid", "canceled"]):
+        paid.record(reading(bot.pk, status, minute))
+    assert mails() == []
 
 
 def test_an_older_reading_changes_nothing(make: Maker) -> None:
@@ -122,7 +180,7 @@ def test_another_subscription_than_the_held_one_decides_nothing_by_itself(
     make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[UUID] = []
-    monkeypatch.setattr(paid, "ask_to_look_again", asked.append)
+    monkeypatch.setattr("pubs.live.look_at_payment", asked.append)
     bot = make.bot()
     paid.record(reading(bot.pk, "active", minute=1))
     before = columns(bot)

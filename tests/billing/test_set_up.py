@@ -7,6 +7,7 @@ from djstripe.models import Account, Price, WebhookEndpoint
 from pytest_django import Settings
 
 from billing import gateway
+from tests.setup.test_settings import load
 from tests.support.local_stripe import RunningLocalStripe
 
 
@@ -86,3 +87,16 @@ def test_without_stripe_the_command_says_why(stripe: RunningLocalStripe, monkeyp
     stripe.stop()
     with pytest.raises(CommandError, match="could not be set up"):
         call_command("stripe_setup")
+
+
+@pytest.mark.parametrize(
+    ("environment", "pages"),
+    [
+        ({}, ["http://localhost:8001"]),
+        ({"STRIPE_PORT": "8101"}, ["http://localhost:8101"]),
+        ({"STRIPE_API_HOST": "http://127.0.0.1:8201/"}, ["http://localhost:8201"]),
+        ({"STRIPE_API_HOST": "https://api.stripe.com"}, ["https://checkout.stripe.com", "https://billing.stripe.com"]),
+    ],
+)
+def test_the_browser_may_go_to_the_pages_of_the_stripe_in_use(environment: dict[str, str], pages: list[str]) -> None:
+    assert load(environment, "STRIPE_PAGES").stdout == f"{pages}\n"

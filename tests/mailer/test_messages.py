@@ -16,8 +16,8 @@ ALL = [
     (messages.welcome, TO),
     (messages.pub_is_up, {**PUB, "address": "pubs.example:24001"}),
     (messages.pub_is_down, {**PUB, "since": AT, "reason": "No room & no <i>luck</i>."}),
-    (messages.payment_failed, {**PUB, "until": AT}),
-    (messages.subscription_ended, {**PUB, "kept_until": AT}),
+    (messages.payment_failed, {**PUB, "stopped": True}),
+    (messages.subscription_ended, PUB),
 ]
 
 
@@ -59,12 +59,20 @@ def test_somebody_without_a_name_is_greeted_without_one(
 
 def test_what_is_not_known_is_not_mentioned(queued: list[int]) -> None:
     messages.pub_is_up(key="a", to="a@customer.example", pub_name="P", url="https://pubs.example/")
-    messages.payment_failed(key="b", to="a@customer.example", pub_name="P", url="https://pubs.example/")
-    messages.subscription_ended(key="c", to="a@customer.example", pub_name="P", url="https://pubs.example/")
-    for mail in Message.objects.all():
-        assert "None" not in mail.text + mail.html
-        assert "until ." not in mail.text
-        assert " at ." not in mail.text
+    [mail] = Message.objects.all()
+    assert "None" not in mail.text + mail.html
+    assert " at ." not in mail.text
+
+
+@pytest.mark.parametrize(
+    ("stopped", "said", "unsaid"), [(False, "runs on", "is stopped"), (True, "is stopped", "runs on")]
+)
+def test_a_failed_payment_says_whether_the_pub_still_runs(
+    queued: list[int], stopped: bool, said: str, unsaid: str
+) -> None:
+    mail = written(messages.payment_failed, {**PUB, "stopped": stopped})
+    for body in (mail.text, mail.html):
+        assert said in body and unsaid not in body
 
 
 @pytest.mark.parametrize("name", ["a\r\nBcc: all@customer.example", "a\u2028b", "a\x0bb", "tab\there"])
