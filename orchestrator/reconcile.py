@@ -202,7 +202,7 @@ def in_plain_words(complaint: str) -> str:
     for sign, words in PLAIN_WORDS.items():
         if sign in complaint:
             return words
-    return "Starting."
+    return ""
 
 
 def _tell(bot: Bot, now: datetime) -> None:
