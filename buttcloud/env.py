@@ -40,17 +40,24 @@ def words(name: str, default: str = "") -> list[str]:
 
 def kept_secret(file: Path, make: Callable[[], str]) -> str:
     """A secret made at the first start and kept in a file that only its owner reads, whole or not at all."""
-    if file.exists() and (kept := file.read_text().strip()):
-        return kept
+    try:
+        if file.exists() and (kept := file.read_text().strip()):
+            return kept
+        return _keep(file, make())
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{file} can't be read or written: {error.strerror}. Make room there, and give it to the user who runs this."
+        ) from error
+
+
+def _keep(file: Path, secret: str) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as opened:
-        opened.write(make())
-    if not file.exists() or not file.stat().st_size:
-        half.replace(file)
-    half.unlink(missing_ok=True)
-    return file.read_text().strip()
+        opened.write(secret)
+    half.replace(file)
+    return secret
 
 
 def random_word() -> str:

@@ -78,3 +78,13 @@ def test_embedded_makes_its_own_secret_once_for_its_owner_alone(tmp_path: Path) 
 @pytest.mark.parametrize(("name", "value"), [("SITE_PORT", "eighty"), ("DEBUG", "perhaps"), ("MODE", "half")])
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
     assert name in load({name: value}).stderr.splitlines()[-1]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environment = {"PATH": os.environ["PATH"], "BUTTCLOUD_VAR": str(tmp_path / "file")}
+    refused = subprocess.run(
+        [sys.executable, "manage.py", "up"], cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True
+    )
+    assert refused.returncode and "can't be read or written" in refused.stderr
+    assert "Traceback" not in refused.stderr
