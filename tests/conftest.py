@@ -1,14 +1,23 @@
 """What every test stands on. tests/settings.py keeps it apart from a running `make run`."""
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 
 from orchestrator import machines, swarm
 from orchestrator.swarm.memory import MemorySwarm
 from tests.support.local_stripe import local_stripe  # noqa: F401
 from tests.support.make import Maker
+
+
+def pytest_unconfigure() -> None:
+    """The folder that tests/settings.py made, with the database in it."""
+    if "TEST_VAR" not in os.environ:
+        shutil.rmtree(settings.VAR, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 VAR = Path(os.environ.get("TEST_VAR") or tempfile.mkdtemp(prefix="buttcloud-test-"))
-built_image = Path(__file__).parent.parent / "var" / "pub_image"
+# Where the set-up noted the image that it built.
+built_image = Path(os.environ.get("BUTTCLOUD_VAR") or Path(__file__).parent.parent / "var") / "pub_image"
 os.environ.update(
     BUTTCLOUD_VAR=str(VAR),
     DEPLOYMENT=f"test{os.getpid()}",

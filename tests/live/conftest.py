@@ -53,6 +53,10 @@ def remove_all(client: docker.DockerClient, deployment: str) -> None:
             container.wait()
     for volume in client.volumes.list(filters=ours):
         volume.remove(force=True)
+    for node in client.nodes.list():
+        spec = node.attrs["Spec"]
+        if spec.get("Labels", {}).pop(f"buttcloud.hub.{deployment}", None):
+            node.update(spec)
 
 
 @pytest.fixture
