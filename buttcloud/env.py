@@ -46,7 +46,7 @@ def kept_secret(file: Path, make: Callable[[], str]) -> str:
         return _keep(file, make())
     except OSError as error:
         raise ImproperlyConfigured(
-            f"{file} can't be read or written: {error.strerror}. Make room there, and give it to the user who runs this."
+            f"{file} can't be read or written: {error.strerror}. Make room there; give it to whoever runs this."
         ) from error
 
 
