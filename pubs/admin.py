@@ -5,7 +5,6 @@ Nothing is edited by hand: each column has its one writer, and a saved form woul
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin
@@ -14,11 +13,12 @@ from django.db.models import QuerySet
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from . import live
-from .models import Bot, BotQuerySet, Command, StatusChange
+from accounts.admin import links, money
+from pubs import live
+from pubs.models import Bot, Command, StatusChange
 
 NEWEST = 10
 STRIPE = "https://api.stripe.com"
@@ -74,24 +74,25 @@ class YesNoFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
         return [("yes", "Yes"), ("no", "No")]
 
-    def those(self) -> BotQuerySet:
-        """The bots that "yes" means."""
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows that "yes" means."""
         raise NotImplementedError
 
-    def queryset(self, request: HttpRequest, bots: QuerySet[Bot]) -> QuerySet[Bot]:
+    def queryset(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        those = self.those(rows.order_by()).values("pk")
         match self.value():
             case "yes":
-                return bots.filter(pk__in=self.those().values("pk"))
+                return rows.filter(pk__in=those)
             case "no":
-                return bots.exclude(pk__in=self.those().values("pk"))
-        return bots
+                return rows.exclude(pk__in=those)
+        return rows
 
 
 class WantedFilter(YesNoFilter):
     title = "wanted"
     parameter_name = "wanted"
 
-    def those(self) -> BotQuerySet:
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         return Bot.objects.wanted()
 
 
@@ -99,8 +100,17 @@ class DeletedFilter(YesNoFilter):
     title = "deleted"
     parameter_name = "deleted"
 
-    def those(self) -> BotQuerySet:
-        return Bot.objects.exclude(deleted_at=None)
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.exclude(deleted_at=None)
+
+
+class TroubleFilter(YesNoFilter):
+    title = "has trouble"
+    parameter_name = "trouble"
+    column = "placement__trouble"
+
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.filter(**{f"{self.column}__gt": ""})
 
 
 @admin.register(Bot)
@@ -120,7 +130,7 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
     ]
     # The placement is the orchestrator's; from here it is only the other end of its key.
     list_select_related = ["owner", "placement__hub"]
-    list_filter = ["status", "paid", "switched_on", WantedFilter, DeletedFilter]
+    list_filter = ["status", "paid", "switched_on", WantedFilter, TroubleFilter, DeletedFilter]
     search_fields = ["name", "owner__email", "ssb_id", "id__startswith", "address", "subscription_id"]
     show_full_result_count = False
     actions = ["look_again", "start", "stop", "restart"]
@@ -148,8 +158,10 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
                 "fields": [
                     "status",
                     "changed_at",
+                    "started_at",
                     "seen_at",
                     "reason",
+                    "trouble",
                     "address",
                     "ssb_id",
                     "told",
@@ -176,17 +188,24 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
         return bot.is_wanted
 
     @admin.display(ordering="placement__hub__name")
-    def hub(self, bot: Bot) -> Any:
+    def hub(self, bot: Bot) -> SafeString | None:
         placement = getattr(bot, "placement", None)
-        return placement and placement.hub
+        return placement and links([(reverse("admin:orchestrator_hub_change", args=[placement.hub_id]), placement.hub)])
 
     @admin.display(ordering="placement__port")
-    def port(self, bot: Bot) -> int | None:
-        return getattr(getattr(bot, "placement", None), "port", None)
+    def port(self, bot: Bot) -> SafeString | None:
+        placement = getattr(bot, "placement", None)
+        return placement and links(
+            [(reverse("admin:orchestrator_placement_change", args=[placement.pk]), placement.port)]
+        )
+
+    @admin.display(description="trouble, in Docker's words")
+    def trouble(self, bot: Bot) -> str:
+        return getattr(getattr(bot, "placement", None), "trouble", "")
 
     @admin.display(description="Stripe")
     def stripe(self, bot: Bot) -> SafeString:
-        return format_html_join(" · ", '<a href="{}">{}</a>', stripe_links(bot))
+        return links(stripe_links(bot))
 
     def do(self, request: HttpRequest, bots: QuerySet[Bot], deed: Callable[[Bot], None], word: str) -> None:
         alive = [bot for bot in bots if bot.deleted_at is None]
@@ -214,16 +233,15 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
 
 def stripe_links(bot: Bot) -> list[tuple[str, str]]:
     """Address and word of each page about this bot's money: dj-stripe's mirror, Stripe's own dashboard."""
-    customers = reverse("admin:djstripe_customer_changelist")
-    links = [(f"{customers}?{urlencode({'subscriber__id__exact': bot.owner_id})}", "customer")]
+    pages = money(bot.owner)
     if bot.subscription_id:
         # By Stripe's own id: the mirror's key is dj-stripe's affair.
         page = reverse("admin:djstripe_subscription_change", args=[quote(bot.subscription_id)])
-        links.append((f"{page}?_to_field=id", "subscription"))
+        pages.append((f"{page}?_to_field=id", "subscription"))
         if settings.STRIPE_API_HOST == STRIPE:
             dashboard = "https://dashboard.stripe.com/" + ("" if settings.STRIPE_LIVE_MODE else "test/")
-            links.append((f"{dashboard}subscriptions/{bot.subscription_id}", "Stripe's dashboard"))
-    return links
+            pages.append((f"{dashboard}subscriptions/{bot.subscription_id}", "Stripe's dashboard"))
+    return pages
 
 
 @admin.register(StatusChange)

@@ -7,6 +7,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from djstripe.models import Customer, Event
 
 from accounts.models import User
 from orchestrator.models import Hub, Placement
@@ -85,6 +86,49 @@ def test_the_links_to_the_money_lead_somewhere(staff: Client, make: Maker) -> No
 def test_the_plain_filters_work(staff: Client, make: Maker, query: str) -> None:
     make.bot()
     assert staff.get(f"{BOTS}?{query}").context["cl"].result_count == 0
+
+
+def test_trouble_is_shown_in_dockers_words_and_filtered(staff: Client, make: Maker, hub: Hub) -> None:
+    fill(make, hub, 2)
+    make.bot()  # without a placement there is none
+    placement = Placement.objects.first()
+    assert placement
+    Placement.objects.filter(pk=placement.pk).update(trouble="no space left on device")
+    for where, found in ((BOTS, placement.bot), ("/admin/orchestrator/placement/", placement)):
+        assert list(staff.get(f"{where}?trouble=yes").context["cl"].result_list) == [found]
+        assert found not in staff.get(f"{where}?trouble=no").context["cl"].result_list
+        assert "no space left on device" in staff.get(f"{where}{found.pk}/change/").content.decode()
+
+
+def test_a_bot_leads_to_its_hub_and_placement_and_a_hub_to_its_placements(staff: Client, make: Maker, hub: Hub) -> None:
+    fill(make, hub, 2)
+    Placement.objects.create(bot=make.bot(), hub=Hub.objects.create(name="hub-2"), port=25000)
+    bot = Bot.objects.filter(placement__hub=hub)[0]
+    to_hub = f"/admin/orchestrator/hub/{hub.pk}/change/"
+    to_placement = f"/admin/orchestrator/placement/{bot.placement.pk}/change/"
+    to_placements = f"/admin/orchestrator/placement/?hub__id__exact={hub.pk}"
+    for page in (BOTS, f"{BOTS}{bot.pk}/change/"):
+        text = staff.get(page).content.decode()
+        assert f'<a href="{to_hub}">hub-1</a>' in text
+        assert f'<a href="{to_placement}">24000</a>' in text
+    for page in ("/admin/orchestrator/hub/", to_hub):
+        assert f'<a href="{to_placements}">2</a>' in staff.get(page).content.decode()
+    assert f"/admin/pubs/bot/{bot.pk}/change/" in staff.get(to_placement).content.decode()
+    assert staff.get(to_placements).context["cl"].result_count == 2
+
+
+def test_bot_and_owner_lead_to_the_events_of_their_customer(staff: Client, make: Maker) -> None:
+    alice = make.user("alice")
+    for customer, user in (("cus_alice", alice), ("cus_bob", make.user("bob"))):
+        Customer.objects.create(id=customer, livemode=False, subscriber=user, stripe_data={})
+        about = {"object": {"object": "invoice", "customer": customer}}
+        Event.objects.create(id=f"evt_{customer}", livemode=False, type="invoice.paid", data=about, stripe_data={})
+    events = "/admin/djstripe/event/?data__icontains=cus_alice"
+    for page in (f"{BOTS}{make.bot(alice).pk}/change/", f"/admin/accounts/user/{alice.pk}/change/"):
+        text = staff.get(page).content.decode()
+        assert f'<a href="{events}">events of cus_alice</a>' in text
+        assert f'<a href="/admin/djstripe/customer/?subscriber__id__exact={alice.pk}">customer</a>' in text
+    assert [event.id for event in staff.get(events).context["cl"].result_list] == ["evt_cus_alice"]
 
 
 def test_the_filters_for_wanted_and_deleted_tell_both_sorts_apart(staff: Client, make: Maker) -> None:
