@@ -1,4 +1,3 @@
-import unicodedata
 from datetime import timedelta
 from typing import Any
 
@@ -12,23 +11,16 @@ from django.http import HttpRequest, HttpResponse
 from knox.models import AuthToken
 
 from accounts.models import User
+from accounts.names import check_characters
 
 TOKENS_MAX = 20
-# The joiners that emoji and Persian need; all other invisible characters are refused.
-JOINERS = "\u200c\u200d"
-
-
-def check_name(name: str) -> None:
-    for character in name:
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and character not in JOINERS:
-            raise ValidationError("A name has no control characters or line breaks.")
 
 
 def name_field() -> forms.CharField:
     return forms.CharField(
         label="Your name",
         max_length=100,
-        validators=[check_name],
+        validators=[check_characters],
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
 

@@ -63,7 +63,6 @@ INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.humanize",
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
@@ -105,6 +104,7 @@ TEMPLATES = [
         },
     }
 ]
+FORM_RENDERER = "buttcloud.forms.Renderer"
 STATIC_URL = "/static/"
 # Production serves what `collectstatic` gathered here; embedded serves straight from the apps.
 STATIC_ROOT = VAR / "static" if PRODUCTION else None
@@ -242,6 +242,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {"StatusEnum": "pubs.models.Status"},
 }
 
 # --- Stripe --------------------------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from django.core.validators import RegexValidator
 from django.db import transaction
 
 from accounts.models import User
-
-from .models import NAME_MAX, Bot, Command, check_name
+from pubs.models import NAME_MAX, Bot, Command, check_name
 
 QUEUE_MAX = 20  # unfinished commands a bot: more is a script gone wild
 # The pub gives up after 20 s, pubctl after 25 s; both say more than our own end of patience could.

@@ -18,14 +18,13 @@ from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts.names import check_characters
 from pubs import live
 
 if TYPE_CHECKING:
     from accounts.models import User
 
 NAME_MAX = 64
-# The joiners that emoji and Persian need; all other invisible characters are refused.
-JOINERS = "\u200c\u200d"
 NAME_TAKEN = "You already have a pub with this name. Choose another one."
 
 
@@ -37,9 +36,7 @@ def tidy_name(name: str) -> str:
 def check_name(name: str) -> None:
     if not 1 <= len(name) <= NAME_MAX:
         raise ValidationError(f"A name has 1 to {NAME_MAX} characters.")
-    for character in name:
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and character not in JOINERS:
-            raise ValidationError("A name has no control characters or line breaks.")
+    check_characters(name)
     if not any(unicodedata.category(character)[0] in "LNPS" for character in name):
         raise ValidationError("A name needs at least one visible character.")
 

@@ -19,7 +19,12 @@ INLINE = re.compile(r"\s(style|on\w+)=|<style|<script(?![^>]*\ssrc=)", re.IGNORE
 
 
 def looks_right(page: str) -> bool:
-    return '<header class="top">' in page and page.count("<h1") == 1 and not INLINE.search(page)
+    return (
+        ":</label>" not in page
+        and '<header class="top">' in page
+        and page.count("<h1") == 1
+        and not INLINE.search(page)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +63,9 @@ def test_pages_that_need_a_code_on_its_way_are_ours_too(
 
 
 def test_the_account_page_and_a_new_token_are_ours(signed_in: Client) -> None:
-    assert looks_right(signed_in.get("/account/").content.decode())
+    account = signed_in.get("/account/").content.decode()
+    assert looks_right(account)
+    assert ">Your name</label>" in account
     assert looks_right(signed_in.post("/account/tokens/", {"good_for": "30"}).content.decode())
 
 
