@@ -5,11 +5,12 @@ from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
 from billing.api import CheckoutView, PaymentView, PortalView
-from pubs.api import CatalogueView, CommandViewSet, PubViewSet
+from pubs.api import CatalogueView, CommandViewSet, PubViewSet, StatusChangeViewSet
 
 router = SimpleRouter(use_regex_path=False)
 router.register("pubs", PubViewSet, basename="api-pub")
 router.register("pubs/<uuid:pub>/commands", CommandViewSet, basename="api-command")
+router.register("pubs/<uuid:pub>/changes", StatusChangeViewSet, basename="api-change")
 
 urlpatterns = [
     *router.urls,

@@ -21,9 +21,9 @@ from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
-from . import live
-from .catalogue import CATALOGUE, Entry, ask
-from .models import Bot, Command
+from pubs import live
+from pubs.catalogue import CATALOGUE, Entry, ask
+from pubs.models import Bot, Command, StatusChange
 
 BODY_MAX = 64 * 1024  # bytes: many times the longest description
 
@@ -81,6 +81,7 @@ class PubSerializer(serializers.ModelSerializer[Bot]):
             "name",
             "created",
             "status",
+            "changed_at",
             "seen_at",
             "reason",
             "address",
@@ -103,6 +104,12 @@ class PubSerializer(serializers.ModelSerializer[Bot]):
             with refusals_told():
                 bot.rename(validated_data["name"])
         return bot
+
+
+class StatusChangeSerializer(serializers.ModelSerializer[StatusChange]):
+    class Meta:
+        model = StatusChange
+        fields = ["old", "new", "reason", "at"]
 
 
 class StatsSerializer(serializers.Serializer[Any]):
@@ -194,11 +201,17 @@ def own_pubs(request: Request) -> QuerySet[Bot]:
 
 @extend_schema_view(
     list=extend_schema(description="Your pubs, the oldest first."),
-    create=extend_schema(description="Name a new pub. It runs once it is paid for: ask for its checkout next."),
+    create=extend_schema(
+        description="Name a new pub. People see this name in their apps: the pub publishes it when it first starts, "
+        "and what is published can't be taken back. It runs once it is paid for: ask for its checkout next."
+    ),
     retrieve=extend_schema(
         description="One of your pubs: what it should be, what is seen of it, and what it waits for."
     ),
-    partial_update=extend_schema(description="Rename a pub for yourself; what others see is its profile."),
+    partial_update=extend_schema(
+        description="Rename a pub here, for you. What people see in their apps once it has started is changed with the "
+        "command set_profile."
+    ),
     destroy=extend_schema(description="Delete a pub: it stops, and its subscription ends."),
 )
 class PubViewSet(
@@ -254,6 +267,16 @@ class PubViewSet(
         if sample is None:
             raise NotFound("Nothing is measured yet. If the pub is up, ask again in a second or two.")
         return Response(StatsSerializer(sample).data)
+
+
+@extend_schema_view(list=extend_schema(description="How a pub's status changed, the newest change first."))
+class StatusChangeViewSet(mixins.ListModelMixin, GenericViewSet[StatusChange]):
+    serializer_class = StatusChangeSerializer
+
+    def get_queryset(self) -> QuerySet[StatusChange]:
+        if getattr(self, "swagger_fake_view", False):
+            return StatusChange.objects.none()
+        return get_object_or_404(own_pubs(self.request), pk=self.kwargs["pub"]).status_changes.all()
 
 
 @extend_schema_view(

@@ -8,14 +8,15 @@ from pubs.models import NAME_MAX, Bot, check_name, tidy_name
 
 
 class NameForm(forms.Form):
-    """A pub's name, for a new one or another one for the same."""
+    """A new pub's name."""
 
     name = forms.CharField(
         label="Name of your pub",
         max_length=NAME_MAX,
         validators=[check_name],
-        help_text="Like “Harbour Garden” or the name of your group. Only you and our staff see it here; "
-        "what people see in their apps you set later, as its profile.",
+        help_text="Like “Harbour Garden” or the name of your group. People see this name in their apps: your pub "
+        "publishes it when it first starts, and what is published can't be taken back. You can publish another name "
+        "later with “Set profile”.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
 
@@ -27,16 +28,28 @@ class NameForm(forms.Form):
             self._blame_name(error)
             return None
 
+    def _blame_name(self, error: ValidationError) -> None:
+        self.add_error("name", error.messages)
+
+
+class RenameForm(NameForm):
+    """Another name for a pub that there is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["name"].help_text = (
+            "This renames it here, for you. To change what people see in their apps once it has started, "
+            "use “Set profile”."
+        )
+
     def rename(self, bot: Bot) -> bool:
+        """Whether it has the new name; if not, the error is in the form."""
         try:
             bot.rename(self.cleaned_data["name"])
         except ValidationError as error:
             self._blame_name(error)
             return False
         return True
-
-    def _blame_name(self, error: ValidationError) -> None:
-        self.add_error("name", error.messages)
 
 
 class DeleteForm(forms.Form):

@@ -27,7 +27,10 @@ STOPPED = Shown("stopped", "off", "You stopped it. Everything in it is kept, and
 STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is kept.")
 NOT_PAID = Shown("not paid yet", "todo", "Pay, and it starts by itself within a minute.")
 UNPAID = Shown("payment failed", "bad", "It is stopped until a payment goes through. Everything in it is kept.")
+PAUSED = Shown("paused", "off", "Its subscription is paused, and your pub with it. Everything in it is kept.")
 ENDED = Shown("ended", "off", "Its subscription has ended. Everything in it is kept: pay again and it comes back.")
+# By Stripe's word for the subscription.
+WITHOUT_PAYMENT = {"unpaid": UNPAID, "paused": PAUSED, "canceled": ENDED, "incomplete_expired": ENDED}
 
 
 def shown(bot: Bot) -> Shown:
@@ -39,7 +42,7 @@ def shown(bot: Bot) -> Shown:
         return STOPPED
     if bot.status == Status.UP:
         return UP
-    return DOWN if bot.status == Status.DOWN and _has_been_up(bot) else STARTING
+    return DOWN if bot.status == Status.DOWN and _has_been_up_since_its_start(bot) else STARTING
 
 
 def is_stale(bot: Bot) -> bool:
@@ -49,10 +52,10 @@ def is_stale(bot: Bot) -> bool:
 
 
 def _without_payment(bot: Bot) -> Shown:
-    if bot.paid_status in ("past_due", "unpaid"):
-        return UNPAID
-    return ENDED if bot.paid_status in ("canceled", "incomplete_expired") else NOT_PAID
+    return WITHOUT_PAYMENT.get(bot.paid_status, NOT_PAID)
 
 
-def _has_been_up(bot: Bot) -> bool:
-    return bot.status_changes.filter(new=Status.UP).exists()
+def _has_been_up_since_its_start(bot: Bot) -> bool:
+    """Before that it only takes the time that a start takes, however often it was up earlier."""
+    since = bot.started_at
+    return since is not None and bot.status_changes.filter(new=Status.UP, at__gt=since).exists()

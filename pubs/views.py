@@ -1,6 +1,5 @@
 """The customer's pages. The look-up of the bot is the permission; what is done, the bot does itself."""
 
-import logging
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +14,10 @@ from django.views.decorators.vary import vary_on_headers
 
 from accounts.models import User
 from pubs import catalogue, live
-from pubs.forms import DeleteForm, NameForm
+from pubs.forms import DeleteForm, NameForm, RenameForm
 from pubs.models import Bot
 
 ANSWERS_SHOWN = 10
-logger = logging.getLogger(__name__)
 
 
 class AuthenticatedRequest(HttpRequest):
@@ -65,7 +63,7 @@ def pub(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     bot = own(request, pk)
     if wants_piece(request):
         return render(request, "pubs/_pub.html", {"bot": bot})
-    say_that_somebody_looks(bot)
+    live.watch(bot.pk)
     return pub_page(request, bot)
 
 
@@ -80,17 +78,9 @@ def pub_page(request: AuthenticatedRequest, bot: Bot, **bound: Any) -> HttpRespo
         "stats": live.newest_stats(bot.pk),
         "commands": bot.commands.all()[:ANSWERS_SHOWN],
         "forms": forms | bound.get("asked", {}),
-        "rename": bound.get("rename") or NameForm(initial={"name": bot.name}),
+        "rename": bound.get("rename") or RenameForm(initial={"name": bot.name}),
     }
     return render(request, "pubs/pub.html", context, status=422 if bound else 200)
-
-
-def say_that_somebody_looks(bot: Bot) -> None:
-    """Figures are nice to have: the page comes without them when nobody can be told."""
-    try:
-        live.watch(bot.pk)
-    except Exception:
-        logger.warning("Nobody could be told that %s is looked at", bot.pk, exc_info=True)
 
 
 @login_required
@@ -122,7 +112,7 @@ def restart(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
 @require_POST
 def rename(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     bot = own(request, pk)
-    form = NameForm(request.POST)
+    form = RenameForm(request.POST)
     if form.is_valid() and form.rename(bot):
         messages.success(request, f"Your pub is called “{bot.name}” now.")
         return redirect(bot)

@@ -70,5 +70,5 @@ def reload_until(page: Page, word: str) -> None:
         if page.locator(".badge.when-fresh").inner_text() == word:
             return
         page.wait_for_timeout(100)
-        page.get_by_role("link", name="Reload to refresh").click()
+        page.get_by_role("link", name="Reload for new figures").click()
     raise AssertionError(f"the pub never became {word}")

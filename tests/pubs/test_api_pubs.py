@@ -103,7 +103,7 @@ def test_reading_shows_wish_money_and_what_is_seen(api: APIClient, bot: Bot) -> 
     pub = api.get(f"{PUBS}{bot.pk}/").json()
     assert (pub["status"], pub["reason"], pub["paid"], pub["paid_status"]) == ("down", "It crashed.", True, "active")
     assert set(pub) == {
-        *("id", "name", "created", "status", "seen_at", "reason", "address", "ssb_id", "switched_on"),
+        *("id", "name", "created", "status", "changed_at", "seen_at", "reason", "address", "ssb_id", "switched_on"),
         *("paid", "paid_status", "paid_until", "paid_ends", "steps"),
     }
 
@@ -143,6 +143,23 @@ def test_a_deleted_pub_is_gone_from_everywhere(api: APIClient, bot: Bot, nudges:
     assert bot.deleted_at is not None and nudges == ["nudge"]
 
 
+def test_the_history_of_a_pub_comes_in_pages_the_newest_first(api: APIClient, bot: Bot, make: Maker) -> None:
+    make.bot(bot.owner).status_changes.create(old="none", new="down", reason="another pub")
+    bot.status_changes.create(old="none", new="down", reason="It starts.")
+    for _ in range(60):
+        bot.status_changes.create(old="down", new="up")
+    first = api.get(f"{PUBS}{bot.pk}/changes/").json()
+    assert first["count"] == 61
+    assert {key: first["results"][0][key] for key in ("old", "new", "reason")} == {
+        "old": "down",
+        "new": "up",
+        "reason": "",
+    }
+    last = api.get(first["next"]).json()["results"][-1]
+    assert (last["old"], last["new"], last["reason"]) == ("none", "down", "It starts.")
+    assert last["at"] <= first["results"][0]["at"]
+
+
 def test_asking_for_stats_starts_the_measuring(api: APIClient, bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[Any] = []
     monkeypatch.setattr(live, "watch", watched.append)
@@ -161,6 +178,7 @@ REQUESTS = [
     ("post", "stop/"),
     ("post", "restart/"),
     ("get", "stats/"),
+    ("get", "changes/"),
     ("get", "commands/"),
     ("post", "commands/"),
     ("get", f"commands/{uuid4()}/"),

@@ -11,7 +11,13 @@ def test_the_schema_is_valid_and_each_address_is_described() -> None:
     out = StringIO()
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
     paths = yaml.safe_load(out.getvalue())["paths"]
-    assert {"/api/v1/pubs/", "/api/v1/pubs/{id}/stats/", "/api/v1/pubs/{pub}/commands/"} <= set(paths)
+    assert {
+        "/api/v1/pubs/",
+        "/api/v1/pubs/{id}/stats/",
+        "/api/v1/pubs/{pub}/commands/",
+        "/api/v1/pubs/{pub}/changes/",
+    } <= set(paths)
+    assert "publishes it when it first starts" in paths["/api/v1/pubs/"]["post"]["description"]
     undescribed = [
         f"{verb} {path}"
         for path, verbs in paths.items()

@@ -71,6 +71,14 @@ def test_rename_keeps_a_tidy_name(client: Client, make: Maker, told: list[UUID |
     assert (bot.name, told) == ("Lagoon", [bot.pk, "pass"])
 
 
+def test_who_renames_a_pub_reads_what_that_does_not_change(client: Client, make: Maker) -> None:
+    bot = make.bot()
+    client.force_login(bot.owner)
+    page = client.get(bot.get_absolute_url()).content.decode()
+    assert "This renames it here, for you. To change what people see" in page
+    assert "publishes it when it first starts" not in page
+
+
 def test_rename_to_the_same_name_is_fine(client: Client, make: Maker) -> None:
     assert post(client, make.bot(name="Harbour"), "rename", name="Harbour") == 302
 

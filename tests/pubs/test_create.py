@@ -26,6 +26,13 @@ def test_a_name_makes_a_pub_and_its_page_asks_to_pay(client: Client, make: Maker
     assert reverse("billing:checkout", args=[bot.pk]) in page.content.decode()
 
 
+def test_who_names_a_pub_reads_first_that_the_name_will_be_public(client: Client, make: Maker) -> None:
+    client.force_login(make.user())
+    form = client.get(NEW).content.decode()
+    assert "publishes it when it first starts" in form
+    assert form.index("can't be taken back") < form.index('<input type="text"')
+
+
 @pytest.mark.parametrize("name", ["Κήπος", "港の庭", "حديقة", "👩‍🚀 crew", "x", "x" * 64, "Bob’s & Ann’s <pub>"])
 def test_any_script_makes_a_name(client: Client, make: Maker, name: str) -> None:
     assert post(client, make, name)[0] == 302

@@ -1,6 +1,6 @@
 """What the pages say: status in words, never green when unseen; price; figures; answers."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from djstripe.models import Price, Product
+from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from pubs import live
 from pubs.models import Bot
@@ -43,16 +44,26 @@ def page(client: Client, bot: Bot) -> str:
         ("stopping", {"status": "up", "paid_status": "canceled"}),
         ("ended", {"paid_status": "canceled"}),
         ("payment failed", {"paid_status": "unpaid"}),
+        ("paused", {"paid_status": "paused"}),
+        ("not paid yet", {"paid_status": "incomplete"}),
     ],
 )
 def test_wish_and_sight_make_one_word(make: Maker, word: str, columns: dict[str, Any]) -> None:
     assert shown(make.bot(**columns)).word == word
 
 
-def test_a_pub_that_has_been_up_is_down_and_not_starting(make: Maker) -> None:
-    bot = make.bot(paid=True, status="down")
+@pytest.mark.parametrize(
+    ("word", "started"),
+    [
+        ("down", NOW() - timedelta(days=1)),  # it was up since then
+        ("starting", NOW() + timedelta(minutes=1)),  # that was before this start
+        ("starting", None),  # nobody knows of a start
+    ],
+)
+def test_a_pub_is_down_only_if_it_was_up_since_its_last_start(make: Maker, word: str, started: datetime | None) -> None:
+    bot = make.bot(paid=True, status="down", started_at=started)
     bot.status_changes.create(old="down", new="up")
-    assert shown(bot).word == "down"
+    assert shown(bot).word == word
 
 
 def test_a_pub_unseen_for_a_minute_is_unknown_and_never_green(client: Client, make: Maker) -> None:
@@ -92,11 +103,28 @@ def test_the_steps_show_where_it_is_and_why_it_waits(client: Client, make: Maker
         ("The last payment failed. Your pub runs on", {"paid": True, "paid_status": "past_due"}),
         ("The subscription is paused", {"paid_status": "paused"}),
         ("The subscription has ended", {"paid_status": "canceled"}),
-        ("Pay and start again", {"subscription_id": "sub_1", "paid_status": "canceled"}),
     ],
 )
 def test_the_payment_is_said_in_words(client: Client, make: Maker, words: str, columns: dict[str, Any]) -> None:
     assert words in page(client, make.bot(**{"subscription_id": "sub_1"} | columns))
+
+
+@pytest.mark.parametrize(
+    ("paid_status", "started", "leads_to", "words"),
+    [
+        ("", False, "checkout", "Pay and start · €9 a month"),
+        ("incomplete", False, "checkout", "Pay and start · €9 a month"),
+        ("canceled", True, "checkout", "Pay and start again · €9 a month"),
+        ("unpaid", True, "portal", "Put the payment right"),
+        ("paused", True, "portal", "Put the payment right"),
+    ],
+)
+def test_the_main_button_leads_to_the_page_that_gets_the_pub_running(
+    client: Client, make: Maker, paid_status: str, started: bool, leads_to: str, words: str
+) -> None:
+    subscription = "sub_1" if paid_status else ""
+    bot = make.bot(paid_status=paid_status, subscription_id=subscription, ssb_id="@a=.ed25519" if started else "")
+    assert f'<button id="pay" class="big" form="{leads_to}-form">{words}</button>' in page(client, bot)
 
 
 def test_only_a_subscriber_gets_to_the_portal(client: Client, make: Maker) -> None:
@@ -112,13 +140,53 @@ def test_newest_figures_are_on_the_page_without_script(client: Client, make: Mak
 
 
 def test_the_page_comes_although_nobody_can_be_told_that_somebody_looks(
-    client: Client, make: Maker, monkeypatch: pytest.MonkeyPatch
+    client: Client,
+    make: Maker,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:
-    def fail(bot_id: object) -> None:
+    tried: list[object] = []
+
+    def fail(*message: object) -> None:
+        tried.append(message)
         raise ConnectionError("no layer")
 
-    monkeypatch.setattr(live, "watch", fail)
-    assert "Pub 1" in page(client, make.bot())
+    monkeypatch.setattr(live, "_send", fail)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert "Pub 1" in page(client, make.bot())
+    assert tried
+
+
+@pytest.mark.parametrize(
+    ("loads_again", "columns"),
+    [
+        (True, {"paid": True}),  # starting
+        (True, {"paid": True, "status": "up", "switched_on": False}),  # stopping
+        (False, {"paid": True, "status": "up"}),
+        (False, {"paid": True, "switched_on": False}),
+        (False, {}),
+    ],
+)
+def test_without_script_a_page_loads_again_only_while_its_pub_starts_or_stops(
+    client: Client, make: Maker, loads_again: bool, columns: dict[str, Any]
+) -> None:
+    text = page(client, make.bot(**columns))
+    assert ('<noscript><meta http-equiv="refresh"' in text) is loads_again
+    assert "Reload for new figures" in text
+
+
+def test_a_refused_form_stays_as_it_was_typed(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True)
+    client.force_login(bot.owner)
+    text = client.post(reverse("pubs:rename", args=[bot.pk]), {"name": "x" * 65}).content.decode()
+    assert 'http-equiv="refresh"' not in text
+    assert f'<a href="{bot.get_absolute_url()}">Reload' in text, "the form's own address takes no plain look"
+
+
+def test_labels_have_no_colon(client: Client, make: Maker) -> None:
+    text = page(client, make.bot()) + client.get(reverse("pubs:new")).content.decode()
+    assert ">Name of your pub</label>" in text
+    assert ":</label>" not in text
 
 
 def test_our_script_gets_the_piece_that_the_websocket_draws(client: Client, make: Maker) -> None:
