@@ -8,9 +8,9 @@ import asyncio
 import json
 import logging
 import os
+import struct
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ import aiodocker
 import docker
 import docker.errors
 import requests
+import urllib3
 from django.conf import settings
 
 from orchestrator.swarm import (
@@ -64,24 +65,23 @@ class EngineSwarm:
     @property
     def _api(self) -> docker.APIClient:
         if not hasattr(self._local, "api"):
-            self._local.api = self._client("auto")
+            try:
+                self._local.api = docker.APIClient(base_url=self.url, version="auto", timeout=60)
+            except docker.errors.DockerException as error:
+                raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
         return self._local.api
 
-    def _client(self, version: str) -> docker.APIClient:
+    def _ask(self, method: str, path: str, body: Any = None, stream: bool = False, **params: Any) -> requests.Response:
+        api = self._api
+        address = f"{api.base_url}/v{api.api_version}{path}"
         try:
-            return docker.APIClient(base_url=self.url, version=version, timeout=60)
-        except docker.errors.DockerException as error:
+            return api.request(method, address, json=body, params=params, stream=stream, timeout=60)
+        except requests.RequestException as error:
             raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
 
     def _call(self, method: str, path: str, body: Any = None, ok: tuple[int, ...] = (), **params: Any) -> Any:
         """The decoded answer, or None for a status in `ok`, which is good news (there already, gone already)."""
-        api = self._api
-        try:
-            answer = api.request(
-                method, f"{api.base_url}/v{api.api_version}{path}", json=body, params=params, timeout=60
-            )
-        except requests.RequestException as error:
-            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
+        answer = self._ask(method, path, body, **params)
         if answer.status_code in ok:
             return None
         if not answer.ok:
@@ -198,20 +198,17 @@ class EngineSwarm:
 
     def run(self, service: str, argv: list[str], timeout: float) -> Output:
         container = self._container(service)
-        # The engine can't end a program that it started with exec, so the limit goes along.
-        limited = ["timeout", "-k", "1", f"{timeout:g}", *argv]
-        try:
-            # A client of its own: the stream's connection can't be used again and must not linger.
-            with closing(self._client(self._api.api_version)) as api:
-                started = api.exec_create(container, limited)["Id"]
-                out, err = _read(api.exec_start(started, stream=True, demux=True))
-                code = api.exec_inspect(started)["ExitCode"]
-        except docker.errors.NotFound as error:
-            raise NotRunning("The pub stopped while it was asked.") from error
-        except docker.errors.APIError as error:
-            raise NotRunning(str(error.explanation or error)) from error
-        except (docker.errors.DockerException, requests.RequestException) as error:
-            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
+        # The engine can't end a program that it started, so the limit goes along.
+        wish = {"Cmd": ["timeout", "-k", "1", f"{timeout:g}", *argv], "AttachStdout": True, "AttachStderr": True}
+        started = self._call("POST", f"/containers/{container}/exec", wish, ok=(404, 409))
+        if started is None:
+            raise NotRunning("The pub stopped while it was asked.")
+        program = f"/exec/{started['Id']}"
+        with self._ask("POST", f"{program}/start", {"Detach": False, "Tty": False}, stream=True) as answer:
+            if not answer.ok:
+                raise NotRunning(_message(answer))
+            out, err = _read(answer.raw)
+        code = self._call("GET", f"{program}/json")["ExitCode"]
         return Output(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     async def stats(self, service: str) -> AsyncIterator[Stats]:
@@ -233,13 +230,20 @@ class EngineSwarm:
             await engine.close()
 
 
-def _read(stream: Iterator[tuple[bytes | None, bytes | None]]) -> tuple[bytes, bytes]:
-    """What a program printed, up to OUTPUT_MAX bytes each; the rest is read and dropped, so that it can end."""
-    out, err = bytearray(), bytearray()
-    for more_out, more_err in stream:
-        out += (more_out or b"")[: OUTPUT_MAX - len(out)]
-        err += (more_err or b"")[: OUTPUT_MAX - len(err)]
-    return bytes(out), bytes(err)
+def _read(stream: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
+    """What a program printed, up to OUTPUT_MAX bytes each; the rest is read and dropped, so that it can end.
+
+    Docker sends frames: a byte for stdout (1) or stderr (2), three of nothing, four of size, and the piece.
+    """
+    said = {1: bytearray(), 2: bytearray()}
+    try:
+        while len(head := stream.read(8)) == 8:
+            channel, size = struct.unpack(">BxxxL", head)
+            piece = stream.read(size)
+            said[channel] += piece[: OUTPUT_MAX - len(said[channel])]
+    except (urllib3.exceptions.HTTPError, KeyError, OSError) as error:
+        raise Unreachable(f"The Docker engine broke off its answer: {error}") from error
+    return bytes(said[1]), bytes(said[2])
 
 
 # --- Docker's dicts into ours ----------------------------------------------------------------------------------------
