@@ -37,7 +37,9 @@ CODE = re.compile(r"^([A-Z]{4}-[A-Z]{4})$", re.MULTILINE)
 FAILED_REQUEST = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    yield  # first all others put them in their order
     for item in items:
         if "tests/browser" in str(item.path):
             item.add_marker("browser")
