@@ -4,6 +4,7 @@ MODE=production takes the defaults of secrets away: it refuses to start without 
 the mode; it asks for the setting that it needs. docs/configure.md lists the variables.
 """
 
+from email.utils import parseaddr
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -304,6 +305,8 @@ if PRODUCTION and DEFAULT_FROM_EMAIL.endswith("@localhost>"):
         "Production needs MAIL_FROM, the sender of our mails, like buttcloud <hello@pubs.example>."
     )
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
+# Where customers write to.
+CONTACT_EMAIL = env.text("CONTACT_EMAIL", parseaddr(DEFAULT_FROM_EMAIL)[1])
 
 # --- Orchestrator --------------------------------------------------------------------------------------------------
 DEPLOYMENT = env.text("DEPLOYMENT", "buttcloud")

@@ -9,6 +9,8 @@ from pubs.models import Bot, Status
 
 # What was seen longer ago than this is no longer taken for true.
 STALE = timedelta(seconds=60)
+# What does not answer so long after its start is down.
+STARTS_WITHIN = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def shown(bot: Bot) -> Shown:
         return STOPPED
     if bot.status == Status.UP:
         return UP
-    return DOWN if bot.status == Status.DOWN and _has_been_up_since_its_start(bot) else STARTING
+    return STARTING if _is_starting(bot) else DOWN
 
 
 def is_stale(bot: Bot) -> bool:
@@ -55,7 +57,11 @@ def _without_payment(bot: Bot) -> Shown:
     return WITHOUT_PAYMENT.get(bot.paid_status, NOT_PAID)
 
 
-def _has_been_up_since_its_start(bot: Bot) -> bool:
-    """Before that it only takes the time that a start takes, however often it was up earlier."""
+def _is_starting(bot: Bot) -> bool:
+    """It takes the time that a start takes, however often it was up before that start."""
     since = bot.started_at
-    return since is not None and bot.status_changes.filter(new=Status.UP, at__gt=since).exists()
+    if since is None or bot.status == Status.NONE:
+        return True
+    if timezone.now() - since > STARTS_WITHIN:
+        return False
+    return not bot.status_changes.filter(new=Status.UP, at__gt=since).exists()

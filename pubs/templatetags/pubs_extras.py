@@ -59,6 +59,12 @@ def price() -> str:
     return f"{money(ours.unit_amount, ours.currency)} a month"
 
 
+@register.simple_tag
+def contact() -> str:
+    """The address that customers write to."""
+    return settings.CONTACT_EMAIL
+
+
 @register.filter
 def age(at: datetime | str | None) -> str:
     """How long ago, in one unit: 4 s ago. `age` in format.js says the same."""

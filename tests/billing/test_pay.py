@@ -171,6 +171,7 @@ def test_a_second_subscription_that_slips_through_is_cancelled(
     stripe.settle()
     first = alice.see().subscription_id
     forget_checkouts(stripe)
+    stripe.advance(2)  # Stripe tells ages in whole seconds
     stripe.pay(gateway.open_checkout(alice.bot))
     wait_until(lambda: [each for each in stripe.app.store.all("subscription") if each["status"] == "canceled"], "one")
     stripe.settle()

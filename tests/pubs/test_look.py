@@ -284,3 +284,14 @@ def test_an_address_that_is_not_there_gets_our_own_page(client: Client, make: Ma
     answer = client.get("/nothing-here/")
     assert answer.status_code == 404
     assert "There is nothing here" in answer.content.decode()
+
+
+def test_what_does_not_answer_long_after_its_start_is_down(client: Client, make: Maker) -> None:
+    start = {"paid": True, "status": Status.DOWN, "seen_at": NOW()}
+    assert 'data-word="starting"' in page(client, make.bot(**start, started_at=NOW()))
+    assert 'data-word="down"' in page(client, make.bot(**start, started_at=NOW() - timedelta(minutes=5)))
+
+
+def test_every_page_says_where_to_write_to(client: Client, settings: Any) -> None:
+    settings.CONTACT_EMAIL = "help@pubs.example"
+    assert "mailto:help@pubs.example" in client.get("/").content.decode()
