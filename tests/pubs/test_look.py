@@ -14,7 +14,7 @@ from djstripe.models import Price, Product
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from pubs import live
-from pubs.models import Bot
+from pubs.models import Bot, Status
 from pubs.shown import is_stale, shown
 from pubs.templatetags import pubs_extras as extras
 from tests.support.make import Maker
@@ -292,6 +292,6 @@ def test_what_does_not_answer_long_after_its_start_is_down(client: Client, make:
     assert 'data-word="down"' in page(client, make.bot(**start, started_at=NOW() - timedelta(minutes=5)))
 
 
-def test_every_page_says_where_to_write_to(client: Client, settings: Any) -> None:
+def test_every_page_says_where_to_write_to(client: Client, make: Maker, settings: Any) -> None:
     settings.CONTACT_EMAIL = "help@pubs.example"
     assert "mailto:help@pubs.example" in client.get("/").content.decode()
