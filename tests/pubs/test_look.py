@@ -1,6 +1,6 @@
 """What the pages say: status in words, never green when unseen; price; figures; answers."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -53,15 +53,15 @@ def test_wish_and_sight_make_one_word(make: Maker, word: str, columns: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("word", "started"),
+    ("word", "ago"),
     [
-        ("down", NOW() - timedelta(days=1)),  # it was up since then
-        ("starting", NOW() + timedelta(minutes=1)),  # that was before this start
+        ("down", timedelta(days=1)),  # it was up since then
+        ("starting", timedelta(minutes=-1)),  # that was before this start
         ("starting", None),  # nobody knows of a start
     ],
 )
-def test_a_pub_is_down_only_if_it_was_up_since_its_last_start(make: Maker, word: str, started: datetime | None) -> None:
-    bot = make.bot(paid=True, status="down", started_at=started)
+def test_a_pub_is_down_only_if_it_was_up_since_its_last_start(make: Maker, word: str, ago: timedelta | None) -> None:
+    bot = make.bot(paid=True, status="down", started_at=None if ago is None else NOW() - ago)
     bot.status_changes.create(old="down", new="up")
     assert shown(bot).word == word
 

@@ -55,7 +55,15 @@ class Machine:
         only = {"PATH": str(self.bin), "HOME": str(self.home), **env}
         output = subprocess.PIPE
         return subprocess.Popen(
-            command, cwd=self.project, env=only, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True
+            command,
+            cwd=self.project,
+            env=only,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            text=True,
+            # Where the tests run in the background Ctrl-C is ignored, and a shell can't hear what it was told to ignore.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def run(self, *command: str, **env: str) -> tuple[int, str, str]:
@@ -287,14 +295,14 @@ def test_a_stopped_set_up_stops_what_it_started(machine: Machine, sent: signal.S
     machine.has("sh", 'exec bash "$@"')
     wait_for(pid_file)
     process.send_signal(sent)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == status
     assert "Run the command again to go on." in err
     assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
 
 
 def wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (file.exists() and file.read_text()):
         assert time.monotonic() < deadline, f"{file} did not appear"
         time.sleep(0.02)
