@@ -62,8 +62,8 @@ class Machine:
             stdout=output,
             stderr=output,
             text=True,
-            # Where the tests run in the background Ctrl-C is ignored, and a shell can't hear what it was told to ignore.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            # Where tests run in the background Ctrl-C is ignored, and a shell can't hear what it was told to ignore.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *command: str, **env: str) -> tuple[int, str, str]:
