@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -9,13 +10,35 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from djstripe.admin import admin as theirs
-from djstripe.models import Customer, Invoice, Subscription
+from djstripe.models import Customer, Event, Invoice, Price, Product, Subscription, WebhookEventTrigger
 
 from billing import gateway
+from pubs.admin import LookOnly
 from pubs.models import Bot
 
-for model in (Customer, Invoice, Subscription):
-    admin.site.unregister(model)
+# What of dj-stripe's forty tables helps staff, and how each is shown here; the rest is its own business.
+SHOWN = (Event, Price, Product, WebhookEventTrigger)
+# A property with our secret key, and one that reads a field which Stripe took away in 2025 and fails with it.
+HIDDEN = ("default_api_key", "paid")
+
+
+class Mirror(LookOnly):
+    """What Stripe knows: it is changed there, and only looked at here."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [name for name in super().get_readonly_fields(request, obj) if name not in HIDDEN]  # type: ignore[misc]
+
+
+def _show_what_helps() -> None:
+    for model in apps.get_app_config("djstripe").get_models():
+        if model in admin.site._registry:
+            shown_by = type(admin.site._registry[model])
+            admin.site.unregister(model)
+            if model in SHOWN:
+                admin.site.register(model, type(shown_by.__name__, (Mirror, shown_by), {}))
+
+
+_show_what_helps()
 
 
 def _link(bot: Bot) -> SafeString:
@@ -23,7 +46,7 @@ def _link(bot: Bot) -> SafeString:
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(theirs.SubscriptionAdmin):
+class SubscriptionAdmin(Mirror, theirs.SubscriptionAdmin):
     list_display = ("customer", "status", "bot")
     search_fields = ("id", "customer__email", "metadata")
 
@@ -35,7 +58,7 @@ class SubscriptionAdmin(theirs.SubscriptionAdmin):
         return [*super().get_readonly_fields(request, obj), "bot"]
 
     def get_fields(self, request: HttpRequest, obj: Subscription | None = None) -> list[str]:
-        return ["bot", *super().get_fields(request, obj)]
+        return ["bot", *(name for name in super().get_fields(request, obj) if name != "bot")]
 
     @admin.display(description="bot")
     def bot(self, subscription: Subscription) -> str:
@@ -45,7 +68,7 @@ class SubscriptionAdmin(theirs.SubscriptionAdmin):
 
 
 @admin.register(Customer)
-class CustomerAdmin(theirs.CustomerAdmin):
+class CustomerAdmin(Mirror, theirs.CustomerAdmin):
     list_display = ("user", "email", "currency", "bots")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
@@ -66,10 +89,5 @@ class CustomerAdmin(theirs.CustomerAdmin):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(theirs.InvoiceAdmin):
-    """Without dj-stripe's "paid": it reads a field that Stripe took away in 2025, and the page fails with it."""
-
+class InvoiceAdmin(Mirror, theirs.InvoiceAdmin):
     list_display = ("status", "total", "currency", "number", "customer")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Invoice | None = None) -> list[str]:
-        return [name for name in super().get_readonly_fields(request, obj) if name != "paid"]

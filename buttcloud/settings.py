@@ -120,6 +120,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-gb"
+FORMAT_MODULE_PATH = ["buttcloud.formats"]
 
 # --- Database, broker, channel layer, cache: one machine, or Postgres and Redis -----------------------------------
 if PRODUCTION or env.text("DB_HOST"):
@@ -324,7 +325,8 @@ if PRODUCTION and "." not in PUB_HOST.strip("0123456789."):
     raise ImproperlyConfigured("Production needs PUB_HOST, the name under which peers reach the pubs.")
 # Invites with an address that only this machine or its network reaches: fine at home, a mistake in production.
 PUB_ALLOW_PRIVATE = env.flag("PUB_ALLOW_PRIVATE", not PRODUCTION)
-PUB_SHS = env.text("PUB_SHS")
+# Kept in a file beside the database, the key is the same for whatever command is run.
+PUB_SHS = env.text("PUB_SHS") or ((VAR / "shs.key").read_text().strip() if (VAR / "shs.key").exists() else "")
 PUB_PORTS = env.text("PUB_PORTS", "24000-28999")
 PUB_MEMORY_GB = 1
 HUB_PLACES = 15

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -21,7 +21,11 @@ class HubAdmin(LookOnly, admin.ModelAdmin):
     readonly_fields = ["taken"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hub]:
-        return super().get_queryset(request).annotate(taken_places=Count("placements"))
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(taken_places=Count("placements", filter=Q(placements__bot__deleted_at=None)))
+        )
 
     @admin.display(ordering="taken_places")
     def taken(self, hub: Any) -> SafeString:

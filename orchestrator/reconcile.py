@@ -45,6 +45,7 @@ GB = 1024**3
 DOWN_BEFORE_MAIL = timedelta(seconds=60)
 # After a change the next look follows soon, so that nobody waits for the clock.
 HURRY = timedelta(minutes=2)
+SETTLES = timedelta(seconds=8)
 REPORT_SECONDS = 3600
 
 
@@ -295,8 +296,13 @@ def service_of(bot: Bot, placement: Placement) -> PubService:
 
 
 def in_transition(bot: Bot, now: datetime) -> bool:
-    """It was started lately and does not answer yet. One that crashes again and again is left to the clock."""
-    return bot.is_wanted and bot.status != Status.UP and bot.started_at is not None and now - bot.started_at < HURRY
+    """It was started lately and does not answer yet. One that crashes again and again is left to the clock.
+
+    For some seconds after a restart the old task is still seen, and then nothing: both are to be noticed.
+    """
+    if not bot.is_wanted or bot.started_at is None:
+        return False
+    return now - bot.started_at < (SETTLES if bot.status == Status.UP else HURRY)
 
 
 # --- act -------------------------------------------------------------------------------------------------------------

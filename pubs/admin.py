@@ -127,6 +127,7 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
         "paid_until",
         "seen_at",
         "reason",
+        "deleted_at",
     ]
     # The placement is the orchestrator's; from here it is only the other end of its key.
     list_select_related = ["owner", "placement__hub"]

@@ -55,7 +55,7 @@ class Status(models.TextChoices):
     """What is seen of a bot in the swarm."""
 
     NONE = "none", "not running"  # no service exists
-    DOWN = "down", "down"  # a service exists, but does not answer
+    DOWN = "down", "not answering"  # a service exists, but does not answer
     UP = "up", "up"  # healthy
 
 

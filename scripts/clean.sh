@@ -41,7 +41,7 @@ remove_pubs() {
     local volume
     for volume in $volumes; do remove_volume "$volume"; done
     # The mark of this machine as a hub; none, if it never was one.
-    docker node update --label-rm "buttcloud.hub.$deployment" self >/dev/null 2>&1 || true
+    docker node update --label-rm "buttcloud.hub.$deployment" "$(docker info --format '{{.Swarm.NodeID}}')" >/dev/null 2>&1 || true
 }
 
 # A pub has 30 s to close its database; until then its volume is in use.

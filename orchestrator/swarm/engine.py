@@ -214,10 +214,11 @@ class EngineSwarm:
     async def stats(self, service: str) -> AsyncIterator[Stats]:
         container = await asyncio.to_thread(self._container, service)
         engine = aiodocker.Docker(url=self.url)
+        stream = engine.containers.container(container).stats(stream=True)
         before: dict[str, Any] | None = None
         try:
             seq = 0
-            async for raw in engine.containers.container(container).stats(stream=True):
+            async for raw in stream:
                 if not raw.get("memory_stats"):
                     return  # the last words of a container that ended
                 yield _sample(raw, before, seq)
@@ -227,6 +228,7 @@ class EngineSwarm:
         except (OSError, aiodocker.exceptions.DockerContainerError) as error:
             raise Unreachable(str(error)) from error
         finally:
+            await stream.aclose()  # type: ignore[attr-defined]
             await engine.close()
 
 

@@ -48,6 +48,10 @@ def money(amount: int, currency: str) -> str:
     return f"{sign}{number}" if sign else f"{number} {currency.upper()}"
 
 
+# What of a pub's status is about its program, or about a disk that it shares with others.
+INTERNALS = ("memory", "loopDelayMs", "indexed", "volumeFree", "volumeSize")
+
+
 @register.simple_tag
 def price() -> str:
     """What a pub costs, from the mirror of Stripe; from the settings as long as the mirror is empty."""
@@ -111,6 +115,12 @@ def title(command: Command) -> str:
 def label(key: str) -> str:
     """A key of an answer as a word: lastUsed is Last used."""
     return re.sub(r"(?<=[a-z])([A-Z])|_", lambda found: f" {(found[1] or '').lower()}", str(key)).capitalize()
+
+
+@register.filter
+def for_people(answer: dict[str, Any]) -> list[str]:
+    """The keys of an answer that say something to an owner. API and terminal give all."""
+    return [key for key, value in answer.items() if value is not None and key not in INTERNALS]
 
 
 @register.filter

@@ -1,6 +1,7 @@
 """Staff find their way between our rows and Stripe's."""
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 from djstripe.models import Customer as StripeCustomer
@@ -31,9 +32,19 @@ def test_staff_see_subscriptions_customers_invoices_and_events(
         assert one is not None
         page = admin_client.get(reverse(f"admin:djstripe_{name}_change", args=[one.pk]))
         assert page.status_code == 200, name
+        assert settings.STRIPE_SECRET_KEY not in page.content.decode(), "a key is nobody's business"
+        assert b'name="_save"' not in page.content, "what Stripe knows is changed at Stripe"
     assert (
         bot_page
         in admin_client.get(
             reverse("admin:djstripe_subscription_change", args=[Subscription.objects.get().pk])
         ).content.decode()
     )
+
+
+def test_staff_are_shown_only_the_tables_that_help(admin_client: Client) -> None:
+    front = admin_client.get(reverse("admin:index")).content.decode()
+    for shown in ("subscription", "customer", "invoice", "event", "price", "product"):
+        assert f"/admin/djstripe/{shown}/" in front
+    for hidden in ("apikey", "webhookendpoint", "coupon", "account"):
+        assert f"/admin/djstripe/{hidden}/" not in front

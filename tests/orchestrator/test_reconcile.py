@@ -55,6 +55,7 @@ def test_an_unpaid_bot_is_left_alone(make: Maker, memory_swarm: MemorySwarm) -> 
 def test_a_pass_that_has_nothing_to_do_changes_nothing(make: Maker, memory_swarm: MemorySwarm) -> None:
     bot = make.bot(paid=True)
     passes(4)
+    ago(minutes=1)
     before, changes = dict(memory_swarm.services), bot.status_changes.count()
     assert run_pass(ask=run_here) == Pass([], hurry=False)
     assert memory_swarm.services == before and bot.status_changes.count() == changes
@@ -259,6 +260,19 @@ def test_a_new_bot_is_followed_closely_and_one_that_keeps_crashing_is_not(
     Bot.objects.update(changed_at=timezone.now())
     assert not run_pass(ask=run_here).hurry
     assert fresh(bot).status == Status.DOWN
+
+
+def test_a_restart_is_followed_closely_though_the_old_task_is_still_seen(
+    make: Maker, memory_swarm: MemorySwarm
+) -> None:
+    make.bot(paid=True)
+    passes(4)
+    ago(minutes=5)
+    Bot.objects.update(restarts=1)
+    passes(1)
+    assert run_pass(ask=run_here).hurry
+    ago(minutes=1)
+    assert not run_pass(ask=run_here).hurry
 
 
 def test_two_passes_never_run_at_once(make: Maker, memory_swarm: MemorySwarm) -> None:
