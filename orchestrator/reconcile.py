@@ -183,10 +183,11 @@ def _reason(bot: Bot, service: Service | None) -> str:
     return in_plain_words(service.complaint) if service else bot.reason
 
 
+# The first sign that is found counts: Docker's "no suitable node" has its cause behind it.
 PLAIN_WORDS = {
-    "no suitable node": "There is no room on its machine just now.",
-    "insufficient resources": "There is no room on its machine just now.",
     "port already in use": "Its port is still in use on its machine.",
+    "insufficient resources": "There is no room on its machine just now.",
+    "no suitable node": "There is no room on its machine just now.",
     "port is already allocated": "Its port is in use on its machine by something else.",
     "address already in use": "Its port is in use on its machine by something else.",
     "No such image": "The pub software is missing on its machine.",

@@ -371,7 +371,7 @@ def test_a_pass_takes_the_same_number_of_queries_for_one_and_for_ten(
     [
         ("task: non-zero exit (137)", "ran out of memory"),
         ("task: non-zero exit (78): unhealthy container", "does not hold its identity"),
-        ("no suitable node (host-mode port already in use on 1 node)", "no room"),
+        ("no suitable node (host-mode port already in use on 1 node)", "port is still in use"),
         ("preparing", ""),
     ],
 )
