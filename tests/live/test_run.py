@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import docker
 import pytest
+from django.conf import settings
 
 from orchestrator import jobs
 from orchestrator.models import Placement
@@ -234,3 +235,16 @@ def test_the_status_tells_how_the_pub_is(running: Bot) -> None:
 def test_fifty_megabytes_of_output_are_cut_and_end(running: Bot, real_swarm: EngineSwarm) -> None:
     said = real_swarm.run(service_name(running.pk), ["head", "-c", "50000000", "/dev/zero"], timeout=20)
     assert said.exit_code == 0 and len(said.stdout) == 2**20
+
+
+def test_a_stranger_with_our_label_stops_no_look(real_swarm: EngineSwarm, engine: docker.DockerClient) -> None:
+    stranger = engine.services.create(
+        settings.PUB_IMAGE,
+        name=f"{settings.DEPLOYMENT}-stranger",
+        labels={"buttcloud.deployment": settings.DEPLOYMENT},
+        mode=docker.types.ServiceMode("replicated", 0),
+    )
+    try:
+        assert stranger.name not in [service_name(service.bot_id) for service in real_swarm.look().services]
+    finally:
+        stranger.remove()

@@ -305,3 +305,32 @@ def test_two_pubs_of_one_name_need_an_id(make: Maker) -> None:
     with pytest.raises(CommandError, match="Give the id") as caught:
         terminal("Twin", "whoami")
     assert str(first.pk) in str(caught.value) and str(second.pk) in str(caught.value)
+
+
+# --- one at a time ---------------------------------------------------------------------------------------------------
+def test_a_busy_pub_is_asked_nothing_more_until_it_has_answered(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    running = ask(bot, None, "whoami", {})
+    Command.objects.filter(pk=running.pk).update(state="running", started=timezone.now())
+    assert run(bot, "status").state == "queued"
+
+
+def test_wishes_keep_their_order(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    first = ask(bot, None, "whoami", {})
+    assert run(bot, "whoami").state == "queued", "the one before it has its turn first"
+    relay.run(first.pk)
+    first.refresh_from_db()
+    assert first.state == "done"
+
+
+def test_who_ends_a_command_asks_for_the_next(bot: Bot, memory_swarm: MemorySwarm, asked_again: list[Any]) -> None:
+    first, second = ask(bot, None, "whoami", {}), ask(bot, None, "whoami", {})
+    asked_again.clear()
+    relay.run(first.pk)
+    assert asked_again == [second.pk]
+
+
+def test_a_busy_pub_keeps_no_other_pub_waiting(bot: Bot, make: Maker, memory_swarm: MemorySwarm) -> None:
+    Command.objects.filter(pk=ask(bot, None, "whoami", {}).pk).update(state="running", started=timezone.now())
+    other = make.bot(paid=True, status="up", ssb_id="@" + "C" * 43 + "=.ed25519")
+    memory_swarm.put_service(PubService(other.pk, other.ssb_id, "node-1", 29001, "127.0.0.1", "image", 1024**3, 0))
+    assert run(other).state == "done"
