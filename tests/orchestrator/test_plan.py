@@ -130,6 +130,12 @@ def test_an_empty_hub_goes_after_its_cool_down_and_not_before() -> None:
     assert plan(wanted(1), [], empty(NOW - timedelta(minutes=1)), Limits(), NOW) == []
 
 
+def test_a_hub_where_a_deleted_bots_volume_lives_is_never_destroyed() -> None:
+    old = replace(HUB, id=2, emptied_at=LONG_AGO)
+    actual = Actual((HUB, old), {bot(1): 2}, {})
+    assert plan([], [Kept(bot(1), places=0)], actual, Limits(max_hubs=2), NOW) == []
+
+
 def test_the_last_hub_stays() -> None:
     assert plan([], [], Actual((replace(HUB, emptied_at=LONG_AGO),), {}, {}), Limits(), NOW) == []
 

@@ -175,6 +175,9 @@ async def test_two_who_look_share_one_stream_and_it_ends_when_nobody_does(own: B
         await page.connect()
     for page in pages:
         assert (await next_stats(page))["memory_limit"] == 2**30
+    # Long enough for both to say again that they look.
+    for page in pages * 2:
+        await next_stats(page)
     assert (counting.opened, counting.open) == (1, 1)
     for page in pages:
         await page.disconnect()
