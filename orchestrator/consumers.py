@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,14 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
 
     watching: asyncio.Task[None] | None = None
     closing: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_if_there(message: Any) -> None:
+            # ASGI's word for a browser that has left; its disconnect is on its way to us.
+            with suppress(OSError):
+                await send(message)
+
+        await super().__call__(scope, receive, send_if_there)
 
     async def connect(self) -> None:
         self.bot_id: UUID = self.scope["url_route"]["kwargs"]["bot_id"]

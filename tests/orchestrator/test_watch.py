@@ -221,3 +221,21 @@ async def test_a_pub_that_nobody_watches_is_glanced_at(
     assert await sync_to_async(live.newest_stats)(own.pk)
     assert counting.opened >= 1 and counting.open == 0
     broadcaster.cancel()
+
+
+async def test_a_browser_that_left_without_a_word_is_no_error(
+    own: Bot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live, "WATCH_SECONDS", 0.1)
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    told.put_nowait({"type": "websocket.connect"})
+
+    async def send(message: dict[str, Any]) -> None:
+        raise OSError("nobody is there")
+
+    page = asyncio.create_task(application((await open_socket(own, own.owner)).scope, told.get, send))
+    await sync_to_async(own.delete_softly)()
+    await asyncio.sleep(0.3)
+    told.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await page
+    assert not caplog.records
