@@ -330,8 +330,14 @@ PUB_SHS = env.text("PUB_SHS") or ((VAR / "shs.key").read_text().strip() if (VAR 
 PUB_PORTS = env.text("PUB_PORTS", "24000-28999")
 PUB_MEMORY_GB = 1
 HUB_PLACES = 15
+# What we are ready to pay for: the plan never goes beyond it.
 MAX_HUBS = env.number("MAX_HUBS", 1)
 SPARE_PLACES = env.number("SPARE_PLACES", 0)
+# How workers and the broadcaster reach the engine of each hub: a folder with ca.pem, cert.pem and key.pem.
+ENGINE_TLS = Path(env.text("ENGINE_TLS", str(VAR / "engine-tls")))
+ENGINE_PORT = env.number("ENGINE_PORT", 2376)
+# After two to three of these Swarm calls a node down. Pubs are pinned, so nothing is gained by haste.
+NODE_HEARTBEAT_SECONDS = env.number("NODE_HEARTBEAT_SECONDS", 20)
 
 # --- Safety --------------------------------------------------------------------------------------------------------
 SECURE_CSP = {

@@ -111,7 +111,7 @@ def _claimed(bot_id: UUID) -> Iterator[Placement | None]:
 def create_hub(hub_id: int) -> None:
     hub = Hub.objects.get(pk=hub_id)
     try:
-        machines.connect().create(hub.token, hub.name)
+        machines.connect().create(hub.token, hub.name, lambda: "")
     except (MachineError, SwarmError) as error:
         log.error("%s: %s", hub, error)
         Hub.objects.filter(pk=hub_id).update(reason=str(error)[:500])

@@ -11,34 +11,62 @@ from django.utils import timezone
 
 
 class Hub(models.Model):
-    """A machine in the swarm with room for pubs."""
+    """A machine in the swarm with room for pubs. docs/hubs.md has its life: each state's deadline and what follows."""
 
     class State(models.TextChoices):
-        REQUESTED = "requested"  # the row is there, the machine is not asked for yet
-        BOOTING = "booting"  # the cloud has it, the swarm does not
+        REQUESTED = "requested"  # the row is there; the cloud has not yet said that it makes the machine
+        BOOTING = "booting"  # the cloud has it; the swarm does not, or its engine does not answer yet
         READY = "ready"
-        DRAINING = "draining"
+        DRAINING = "draining"  # its bots move to other hubs; then it is destroyed
         DESTROYING = "destroying"
         GONE = "gone"
-        FAILED = "failed"
+        FAILED = "failed"  # given up, or a stranger in quarantine; destroyed when its deadline passes
 
     # The token marks machine and node as this hub's. It exists before the machine, so that none is ever unknown.
     token = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     name = models.CharField(max_length=64, unique=True)
     state = models.CharField(max_length=12, choices=State.choices, default=State.REQUESTED)
+    deadline = models.DateTimeField(null=True, blank=True, help_text="when the state has taken too long")
+    reason = models.CharField(max_length=500, blank=True, help_text="why it is so, or what is wrong, for staff")
     places = models.PositiveSmallIntegerField(default=0, help_text="pubs of 1 GB that it holds")
     node_id = models.CharField(max_length=40, blank=True)
-    address = models.CharField(max_length=255, blank=True, help_text="as the swarm sees it")
-    reason = models.CharField(max_length=500, blank=True)
+    address = models.CharField(max_length=255, blank=True, help_text="on the private network, as the swarm sees it")
+    public_address = models.CharField(max_length=255, blank=True, help_text="where peers reach its pubs")
     created = models.DateTimeField(auto_now_add=True)
-    seen_at = models.DateTimeField(null=True, blank=True, help_text="when the swarm last showed it ready")
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="when the swarm last showed its node ready")
+    answered_at = models.DateTimeField(null=True, blank=True, help_text="when its engine last answered")
+    lost_at = models.DateTimeField(null=True, blank=True, help_text="since when nothing is known about it")
+    fenced_at = models.DateTimeField(
+        null=True, blank=True, help_text="since when its machine is known to be off for good"
+    )
     emptied_at = models.DateTimeField(null=True, blank=True, help_text="since when no bot is placed on it")
+    told_at = models.DateTimeField(null=True, blank=True, help_text="when staff were told of its loss")
 
     class Meta:
         ordering = ["id"]
 
     def __str__(self) -> str:
         return self.name
+
+
+class Enrolment(models.Model):
+    """A fresh machine's way into the swarm: its request for a certificate, and for a few minutes our answer.
+
+    The web process writes the request, a worker the answer; so the web process needs neither the key of our
+    certificate authority nor the swarm.
+    """
+
+    hub = models.OneToOneField(Hub, on_delete=models.CASCADE, related_name="enrolment")
+    until = models.DateTimeField(help_text="the invitation is void after that")
+    request = models.TextField(blank=True, help_text="the machine's certificate request (PEM)")
+    answer = models.JSONField(
+        null=True, blank=True, help_text="certificate, join token, managers; emptied after the join"
+    )
+    joined_at = models.DateTimeField(null=True, blank=True)
+    report = models.TextField(blank=True, help_text="the end of the machine's own log, when it could not join")
+
+    def __str__(self) -> str:
+        return f"enrolment of {self.hub_id}"
 
 
 class Turn(models.Model):
@@ -70,12 +98,22 @@ class Placement(models.Model):
 
     bot = models.OneToOneField("pubs.Bot", on_delete=models.PROTECT, related_name="placement")
     hub = models.ForeignKey(Hub, on_delete=models.PROTECT, related_name="placements")
-    # Unique over the fleet, so that a move to another hub keeps the address.
+    # Port and label are the bot's for life and unique over the fleet, so that a move to another hub keeps its address.
     port = models.PositiveIntegerField(unique=True)
+    label = models.CharField(max_length=63, unique=True, help_text="its name under PUB_DOMAIN")
+    places = models.PositiveSmallIntegerField(default=1, help_text="places of 1 GB that it holds on its hub")
+    moving_to = models.ForeignKey(Hub, on_delete=models.PROTECT, null=True, blank=True, related_name="arrivals")
+    lost_at = models.DateTimeField(
+        null=True, blank=True, help_text="since when its volume is known to be lost with its hub"
+    )
+    min_seq = models.PositiveBigIntegerField(
+        default=0, help_text="length that its feed had before a move: nothing is published below it"
+    )
     created = models.DateTimeField(auto_now_add=True)
     claimed_until = models.DateTimeField(
         null=True, blank=True, help_text="a job works on it, or it rests after a refusal, until then at most"
     )
+    refusals = models.PositiveSmallIntegerField(default=0, help_text="in a row; each makes the rest longer")
     trouble = models.CharField(max_length=500, blank=True, help_text="the last refusal, in Docker's words")
 
     def __str__(self) -> str:

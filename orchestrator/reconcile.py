@@ -343,7 +343,7 @@ def place(bot_id: UUID, hub_id: int) -> bool:
             return False
         try:
             with transaction.atomic():
-                Placement.objects.create(bot_id=bot_id, hub_id=hub_id, port=port)
+                Placement.objects.create(bot_id=bot_id, hub_id=hub_id, port=port, label=f"pub-{bot_id.hex[:12]}")
         except IntegrityError:
             return False  # another pass was faster; the next one sees what it did
         Bot.objects.filter(pk=bot_id).update(address=f"{settings.PUB_HOST}:{port}", reason="")

@@ -1,6 +1,6 @@
 """What a customer owns: bots, what happened to them, and what was asked of them.
 
-Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: paid…, subscription_id.
+Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: paid…, subscription_id, memory_gb.
 Orchestrator: status and all that is observed.
 """
 
@@ -103,9 +103,15 @@ class Bot(models.Model):
     paid_ends = models.BooleanField(default=False, help_text="cancelled: runs to the end of the paid period")
     paid_seen_at = models.DateTimeField(null=True, blank=True, help_text="when Stripe was last read")
     subscription_id = models.CharField(max_length=255, blank=True, db_index=True)
+    memory_gb = models.PositiveSmallIntegerField(
+        "memory", default=1, choices=[(1, "1 GB"), (2, "2 GB"), (4, "4 GB")], help_text="the size that is paid for"
+    )
 
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.NONE)
     seen_at = models.DateTimeField(null=True, blank=True, help_text="when the swarm was last seen")
+    unknown_since = models.DateTimeField(
+        null=True, blank=True, help_text="since when its hub is out of sight, so that nothing is known about it"
+    )
     changed_at = models.DateTimeField(auto_now_add=True, help_text="when the status last changed")
     started_at = models.DateTimeField(null=True, blank=True, help_text="when its service was last started or changed")
     reason = models.CharField(max_length=500, blank=True, help_text="why it is not up, in the owner's words")
@@ -113,9 +119,9 @@ class Bot(models.Model):
     ssb_id = models.CharField("Scuttlebutt id", max_length=60, blank=True)
     told = models.CharField(
         max_length=10,
-        choices=Status.choices,
+        choices=[*Status.choices, ("unknown", "out of sight")],
         blank=True,
-        help_text="the status that the owner knows of",
+        help_text="what the owner knows of",
     )
 
     objects = BotQuerySet.as_manager()

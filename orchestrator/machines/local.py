@@ -1,9 +1,10 @@
 """This machine as the one hub: nothing is bought, nothing can be destroyed."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from orchestrator import swarm
-from orchestrator.machines import Machine, MachineError
+from orchestrator.machines import Machine, Refused
 from orchestrator.models import Hub
 
 
@@ -13,11 +14,11 @@ class LocalMachines:
         row = Hub.objects.exclude(state=Hub.State.GONE).order_by("id").first()
         return [Machine(row.token, row.name)] if row else []
 
-    def create(self, token: UUID, name: str) -> None:
+    def create(self, token: UUID, name: str, user_data: Callable[[], str]) -> None:
         if token not in (machine.token for machine in self.list()):
-            raise MachineError("This machine is the only hub there is.")
+            raise Refused("This machine is the only hub there is.")
         here = next(node for node in swarm.connect().look().nodes if node.is_manager_here)
         swarm.connect().mark_node(here.id, token)
 
-    def destroy(self, token: UUID) -> None:
-        raise MachineError("This machine is the hub: it can't be destroyed from here.")
+    def destroy(self, token: UUID) -> bool:
+        raise Refused("This machine is the hub: it can't be destroyed from here.")

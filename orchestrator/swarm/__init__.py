@@ -6,7 +6,7 @@ twin for a laptop without Docker and for fast tests.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -40,7 +40,8 @@ class Node:
     address: str
     ready: bool
     memory: int  # bytes
-    hub: UUID | None  # the token of our hub that this node was marked with
+    hub: UUID | None  # the token of our hub that the manager marked this node with
+    claims: UUID | None  # the token that its engine says it has: its own claim, proof of nothing
     is_manager_here: bool  # the node whose engine we talk to
 
 
@@ -79,6 +80,8 @@ class PubService:
     network_key: str = ""  # other than Scuttlebutt's own, for tests
     # Published once, if the pub has no name yet: a new one is no reason to restart it.
     name: str = field(default="", compare=False)
+    # How long its feed was before its volume was moved: the pub publishes nothing below it.
+    min_seq: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,55 @@ class Output:
     stderr: str
 
 
+@dataclass(frozen=True)
+class JoinTicket:
+    token: str
+    managers: list[str]  # host:port
+
+
 class Swarm(Protocol):
     """What the orchestrator needs of a swarm. Each deed may be done twice; each may raise SwarmError."""
 
     def look(self) -> Sight:
         """All nodes, and the services of our deployment, in a handful of calls however many there are."""
 
+    # --- nodes and their engines ---
+
     def mark_node(self, node_id: str, hub: UUID) -> None:
         """Say in the swarm that this node is our hub."""
 
+    def remove_node(self, node_id: str) -> None:
+        """Forget a node. Only once its machine is gone: a node that is forgotten while it lives runs its pubs on."""
+
+    def engines(self, node_ids: Iterable[str]) -> dict[str, str]:
+        """Node → "" if its own engine answers, or why it does not. All at once, in a few seconds at most."""
+
+    def have_image(self, node_id: str, image: str) -> None:
+        """The image is on the node: pulled if it is named by digest, brought from the manager's engine if by id."""
+
+    def join_ticket(self) -> JoinTicket:
+        """What a machine needs to become a worker node."""
+
+    def rotate_join_token(self) -> None:
+        """Make the join token that was handed out worthless; nodes that are in stay in."""
+
+    def tune(self) -> None:
+        """Give the swarm the settings that pubs need: heartbeat, and one old task kept a service."""
+
+    # --- pubs ---
+
     def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
         """The Scuttlebutt id on the bot's volume; volume and identity are made there if there are none yet."""
+
+    def is_stopped(self, bot_id: UUID, node_id: str) -> bool:
+        """The node's own engine says that no container of the bot runs there. Unreachable if it says nothing."""
+
+    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+        """The bot's volume on node `target` becomes what it is on node `source`, compared by checksum.
+
+        Only for a stopped bot. What was on the target is replaced; the source stays as it is. `image` is on both
+        nodes, and gives a container to reach the volumes through.
+        """
 
     def digest(self, pub: PubService) -> str:
         """The same for the same service; any change that needs a restart changes it, one of our code too."""

@@ -269,6 +269,7 @@ def _node(node: dict[str, Any], here: str) -> Node:
         ready=node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active",
         memory=node["Description"]["Resources"]["MemoryBytes"],
         hub=_uuid((node["Spec"].get("Labels") or {}).get(_hub_label())),
+        claims=_uuid((node["Description"]["Engine"].get("Labels") or {}).get(label("hub"))),
         is_manager_here=node["ID"] == here,
     )
 

@@ -30,7 +30,7 @@ Answer = Callable[[list[str]], Output]
 
 class MemorySwarm:
     def __init__(self, memory: int = 16 * GB) -> None:
-        self.node = Node("node-1", "laptop", "127.0.0.1", True, memory, None, True)
+        self.node = Node("node-1", "laptop", "127.0.0.1", True, memory, None, None, True)
         self.services: dict[UUID, PubService] = {}
         self.identities: dict[UUID, str] = {}
         self.restarted: list[UUID] = []

@@ -36,7 +36,7 @@ def fill(make: Maker, hub: Hub, bots: int) -> None:
     """Bots of several owners, with a history."""
     for number in range(bots):
         bot = make.bot(make.user(f"customer{number}"), paid=True, subscription_id=f"sub_{number}")
-        Placement.objects.create(bot=bot, hub=hub, port=24000 + Placement.objects.count())
+        Placement.objects.create(bot=bot, hub=hub, port=24000 + Placement.objects.count(), label=bot.pk.hex)
         for _ in range(NEWEST + 2):
             StatusChange.objects.create(bot=bot, old="down", new="up")
             ask(bot, bot.owner, "whoami", {})
@@ -102,7 +102,7 @@ def test_trouble_is_shown_in_dockers_words_and_filtered(staff: Client, make: Mak
 
 def test_a_bot_leads_to_its_hub_and_placement_and_a_hub_to_its_placements(staff: Client, make: Maker, hub: Hub) -> None:
     fill(make, hub, 2)
-    Placement.objects.create(bot=make.bot(), hub=Hub.objects.create(name="hub-2"), port=25000)
+    Placement.objects.create(bot=make.bot(), hub=Hub.objects.create(name="hub-2"), port=25000, label="one")
     bot = Bot.objects.filter(placement__hub=hub)[0]
     to_hub = f"/admin/orchestrator/hub/{hub.pk}/change/"
     to_placement = f"/admin/orchestrator/placement/{bot.placement.pk}/change/"
