@@ -321,8 +321,28 @@ if PUB_IMAGE and not (PUB_IMAGE.startswith("sha256:") or "@sha256:" in PUB_IMAGE
 PUB_HOST = env.text("PUB_HOST", "127.0.0.1")
 if PRODUCTION and not PUB_IMAGE:
     raise ImproperlyConfigured("Production needs PUB_IMAGE, the pub image by id or digest.")
-if PRODUCTION and "." not in PUB_HOST.strip("0123456789."):
-    raise ImproperlyConfigured("Production needs PUB_HOST, the name under which peers reach the pubs.")
+# Where each pub has a name of its own, `<label>.<PUB_DOMAIN>`, and the name server that takes the records.
+PUB_DOMAIN = env.text("PUB_DOMAIN").strip(".").lower()
+DNS = env.text("DNS", "orchestrator.dns.none.NoNames")
+DNS_SERVER = env.text("DNS_SERVER")
+DNS_ZONE = env.text("DNS_ZONE", PUB_DOMAIN).strip(".").lower()
+DNS_KEY_NAME = env.text("DNS_KEY_NAME")
+DNS_KEY = env.text("DNS_KEY")
+DNS_TTL = env.number("DNS_TTL", 60)
+if PUB_DOMAIN and DNS == "orchestrator.dns.none.NoNames":
+    raise ImproperlyConfigured(
+        "Nothing writes records under PUB_DOMAIN: set DNS=orchestrator.dns.rfc2136.ZoneNames, or take PUB_DOMAIN out."
+    )
+if DNS == "orchestrator.dns.rfc2136.ZoneNames":
+    for name in ("PUB_DOMAIN", "DNS_SERVER", "DNS_KEY_NAME", "DNS_KEY"):
+        if not globals()[name]:
+            raise ImproperlyConfigured(f"DNS={DNS} needs {name}: docs/configure.md says what it is.")
+    if not f".{PUB_DOMAIN}".endswith(f".{DNS_ZONE}"):
+        raise ImproperlyConfigured(f"PUB_DOMAIN must be DNS_ZONE or lie in it, but {PUB_DOMAIN} is not in {DNS_ZONE}.")
+if PRODUCTION and "." not in (PUB_DOMAIN or PUB_HOST).strip("0123456789."):
+    raise ImproperlyConfigured(
+        "Production needs PUB_HOST, the name under which peers reach the pubs, or PUB_DOMAIN, where each has its own."
+    )
 # Invites with an address that only this machine or its network reaches: fine at home, a mistake in production.
 PUB_ALLOW_PRIVATE = env.flag("PUB_ALLOW_PRIVATE", not PRODUCTION)
 # Kept in a file beside the database, the key is the same for whatever command is run.
