@@ -1,16 +1,22 @@
-"""The swarm's twin in memory: one node, services that are healthy at the next look. Mishaps are subclasses."""
+"""The swarm's twin in memory: any number of nodes, services that are healthy at the next look. Mishaps are subclasses.
+
+`MemorySwarm()` is one node, whose engine is the manager that we talk to. More come by `add_node`; `cut` and `heal` take
+one out of sight and back, `drop_node` is its machine gone for good. It does not make the swarm kinder than it is: what
+is out of sight runs on, a node that is forgotten too early runs its pubs on, a volume is only where it was made.
+"""
 
 import asyncio
 import base64
 import hashlib
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 from orchestrator.swarm import (
+    JoinTicket,
     Node,
     NotRunning,
     Output,
@@ -25,31 +31,183 @@ from orchestrator.swarm import (
 from pubs.live import Stats
 
 GB = 1024**3
+SILENCE = "The Docker engine does not answer."
 Answer = Callable[[list[str]], Output]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What is on a bot's volume, as far as it matters: who it is, and how long its feed is."""
+
+    ssb_id: str
+    sequence: int = 0
+
+
+@dataclass
+class Engine:
+    """A node and what its own engine holds."""
+
+    node: Node
+    answers: bool = True
+    in_swarm: bool = True
+    images: set[str] = field(default_factory=set)  # the manager's engine has all
+    volumes: dict[UUID, Volume] = field(default_factory=dict)
+    containers: set[UUID] = field(default_factory=set)  # bots of which a container runs there
 
 
 class MemorySwarm:
     def __init__(self, memory: int = 16 * GB) -> None:
-        self.node = Node("node-1", "laptop", "127.0.0.1", True, memory, None, None, True)
+        here = Node("node-1", "laptop", "127.0.0.1", True, memory, None, None, True)
+        self.nodes = {here.id: Engine(here)}
         self.services: dict[UUID, PubService] = {}
-        self.identities: dict[UUID, str] = {}
+        self.identities: dict[UUID, str] = {}  # the first that each bot got
         self.restarted: list[UUID] = []
+        self.join_tokens = 1  # how many there were; the last is the one that is good
+        self.tuned = False
         # What a program in a pub answers: pubctl's command → function of its argument vector.
         self.answers: dict[str, Answer] = {}
         self.lock = threading.Lock()
 
+    # --- for tests: machines come, go and fall silent -----------------------------------------------------------------
+    @property
+    def node(self) -> Node:
+        """The node that we talk to."""
+        return next(engine.node for engine in self.nodes.values() if engine.node.is_manager_here)
+
+    @node.setter
+    def node(self, node: Node) -> None:
+        engine = self.nodes.pop(self.node.id)
+        engine.node = node
+        self.nodes[node.id] = engine
+
+    def add_node(
+        self,
+        token: UUID | None = None,
+        claims: UUID | None = None,
+        address: str = "",
+        memory: int = 16 * GB,
+        name: str = "",
+    ) -> str:
+        """A machine has joined: its node's id. `token`: as the manager marked it; `claims`: what it says of itself."""
+        count = len(self.nodes) + 1
+        node_id = f"node-{count}"
+        node = Node(
+            node_id, name or f"machine-{count}", address or f"10.0.0.{count}", True, memory, token, claims, False
+        )
+        self.nodes[node_id] = Engine(node)
+        return node_id
+
+    def cut(self, node_id: str) -> None:
+        """Neither the manager nor we reach it; all that runs there runs on."""
+        engine = self.nodes[node_id]
+        engine.answers, engine.node = False, replace(engine.node, ready=False)
+
+    def heal(self, node_id: str) -> None:
+        """It is back, and if the swarm still knows it, does what was decided in the meantime."""
+        engine = self.nodes[node_id]
+        engine.answers, engine.node = True, replace(engine.node, ready=True)
+        if engine.in_swarm:
+            engine.containers = {pub.bot_id for pub in self.services.values() if pub.node_id == node_id}
+
+    def drop_node(self, node_id: str) -> None:
+        """Its machine is destroyed, with all volumes. The swarm shows it as down until it is told to forget it."""
+        self.cut(node_id)
+        engine = self.nodes[node_id]
+        engine.images, engine.volumes, engine.containers = set(), {}, set()
+
+    def running_on(self, bot_id: UUID) -> list[str]:
+        """Where a container of the bot runs, whoever knows of it. Never more than one."""
+        return [node_id for node_id, engine in self.nodes.items() if bot_id in engine.containers]
+
+    # --- observing ----------------------------------------------------------------------------------------------------
     def look(self) -> Sight:
-        return Sight(datetime.now(UTC), (self.node,), tuple(self._seen(pub) for pub in self.services.values()))
+        nodes = tuple(engine.node for engine in self.nodes.values() if engine.in_swarm)
+        return Sight(datetime.now(UTC), nodes, tuple(self._seen(pub) for pub in self.services.values()))
 
     def _seen(self, pub: PubService) -> Service:
-        return Service(pub.bot_id, pub.node_id, self.digest(pub), healthy=True)
+        complaint = self._complaint(pub)
+        return Service(pub.bot_id, pub.node_id, self.digest(pub), healthy=not complaint, complaint=complaint)
 
+    def _complaint(self, pub: PubService) -> str:
+        engine = self.nodes.get(pub.node_id)
+        if engine is None or not engine.in_swarm or not engine.node.ready:
+            return "no suitable node (scheduling constraints not satisfied on 1 node)"
+        if not self._has_image(engine, pub.image):
+            return f"No such image: {pub.image}"
+        volume = engine.volumes.get(pub.bot_id)
+        if pub.bot_id in self.identities and (volume is None or volume.ssb_id != pub.ssb_id):
+            return "task: non-zero exit (78): unhealthy container"
+        return ""
+
+    def _has_image(self, engine: Engine, image: str) -> bool:
+        return engine.node.is_manager_here or image in engine.images
+
+    # --- nodes and their engines --------------------------------------------------------------------------------------
     def mark_node(self, node_id: str, hub: UUID) -> None:
-        self.node = replace(self.node, hub=hub)
+        engine = self._node(node_id)
+        engine.node = replace(engine.node, hub=hub)
 
+    def _node(self, node_id: str) -> Engine:
+        engine = self.nodes.get(node_id)
+        if engine is None or not engine.in_swarm:
+            raise SwarmError(f"node {node_id} not found")
+        return engine
+
+    def _answering(self, node_id: str) -> Engine:
+        engine = self._node(node_id)
+        if not engine.answers:
+            raise Unreachable(SILENCE)
+        return engine
+
+    def remove_node(self, node_id: str) -> None:
+        if engine := self.nodes.get(node_id):
+            engine.in_swarm = False
+
+    def engines(self, node_ids: Iterable[str]) -> dict[str, str]:
+        return {node_id: self._silence(node_id) for node_id in node_ids}
+
+    def _silence(self, node_id: str) -> str:
+        try:
+            self._answering(node_id)
+        except SwarmError as error:
+            return str(error)
+        return ""
+
+    def have_image(self, node_id: str, image: str) -> None:
+        self._answering(node_id).images.add(image)
+
+    def join_ticket(self) -> JoinTicket:
+        return JoinTicket(f"SWMTKN-{self.join_tokens}", [f"{self.node.address}:2377"])
+
+    def rotate_join_token(self) -> None:
+        self.join_tokens += 1
+
+    def tune(self) -> None:
+        self.tuned = True
+
+    # --- pubs ---------------------------------------------------------------------------------------------------------
     def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
-        digest = base64.b64encode(hashlib.sha256(bot_id.bytes).digest()).decode()
-        return self.identities.setdefault(bot_id, f"@{digest}.ed25519")
+        engine = self._answering(node_id)
+        if not self._has_image(engine, image):
+            raise SwarmError(f"No such image: {image}")
+        if bot_id not in engine.volumes:
+            # Another node, another identity: what was not copied is not the same pub.
+            digest = base64.b64encode(hashlib.sha256(bot_id.bytes + node_id.encode()).digest()).decode()
+            engine.volumes[bot_id] = Volume(f"@{digest}.ed25519")
+        ssb_id = engine.volumes[bot_id].ssb_id
+        self.identities.setdefault(bot_id, ssb_id)
+        return ssb_id
+
+    def is_stopped(self, bot_id: UUID, node_id: str) -> bool:
+        return bot_id not in self._answering(node_id).containers
+
+    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+        before, after = self._answering(source), self._answering(target)
+        if bot_id in before.containers | after.containers:
+            raise SwarmError("The volume is in use.")
+        if bot_id not in before.volumes:
+            raise SwarmError(f"get {service_name(bot_id)}: no such volume")
+        after.volumes[bot_id] = before.volumes[bot_id]
 
     def digest(self, pub: PubService) -> str:
         return digest_of(asdict(replace(pub, name="")))
@@ -59,17 +217,31 @@ class MemorySwarm:
             if pub.port in {other.port for other in self.services.values() if other.bot_id != pub.bot_id}:
                 raise SwarmError("host-mode port already in use on 1 node")
             before = self.services.get(pub.bot_id)
+            if before and before.node_id != pub.node_id:
+                raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
             if before and before != pub:
                 self.restarted.append(pub.bot_id)
             self.services[pub.bot_id] = pub
+            engine = self.nodes.get(pub.node_id)
+            if engine and engine.in_swarm and engine.node.ready:
+                engine.containers.add(pub.bot_id)
             return before != pub
 
     def remove_service(self, bot_id: UUID) -> None:
-        self.services.pop(bot_id, None)
+        with self.lock:
+            pub = self.services.pop(bot_id, None)
+            engine = self.nodes.get(pub.node_id) if pub else None
+            if engine and engine.in_swarm and engine.node.ready:
+                self._stop(bot_id, engine)
 
+    def _stop(self, bot_id: UUID, engine: Engine) -> None:
+        engine.containers.discard(bot_id)
+
+    # --- a running pub ------------------------------------------------------------------------------------------------
     def _running(self, service: str) -> PubService:
         for pub in self.services.values():
             if service_name(pub.bot_id) == service and self._seen(pub).healthy:
+                self._answering(pub.node_id)
                 return pub
         raise NotRunning("The pub is not running just now.")
 
@@ -77,10 +249,12 @@ class MemorySwarm:
         pub = self._running(service)
         if answer := self.answers.get(argv[1]):
             return answer(argv)
+        volume = self.nodes[pub.node_id].volumes.get(pub.bot_id, Volume(pub.ssb_id))
         if argv[1] == "whoami":
-            return Output(0, json.dumps({"id": 1, "ok": True, "result": {"id": pub.ssb_id}}) + "\n", "")
-        refusal = {"code": "UNKNOWN", "message": "unknown command"}
-        return Output(1, json.dumps({"id": 1, "ok": False, "error": refusal}) + "\n", "")
+            return _printed({"ok": True, "result": {"id": volume.ssb_id}})
+        if argv[1] == "status":
+            return _printed({"ok": True, "result": {"id": volume.ssb_id, "sequence": volume.sequence}})
+        return _printed({"ok": False, "error": {"code": "UNKNOWN", "message": "unknown command"}})
 
     async def stats(self, service: str) -> AsyncIterator[Stats]:
         seq = 0
@@ -88,6 +262,11 @@ class MemorySwarm:
             yield _calm_sample(pub, seq)
             seq += 1
             await asyncio.sleep(1)
+
+
+def _printed(answer: dict[str, object]) -> Output:
+    """What pubctl prints."""
+    return Output(0 if answer["ok"] else 1, json.dumps({"id": 1, **answer}) + "\n", "")
 
 
 def _calm_sample(pub: PubService, seq: int) -> Stats:
@@ -120,7 +299,7 @@ class Silent(MemorySwarm):
     """An engine that does not answer."""
 
     def look(self) -> Sight:
-        raise Unreachable("The Docker engine does not answer.")
+        raise Unreachable(SILENCE)
 
 
 class NodeDown(MemorySwarm):
@@ -135,4 +314,27 @@ class Refusing(MemorySwarm):
     """Every service is refused."""
 
     def put_service(self, pub: PubService) -> bool:
+        raise SwarmError("no space left on device")
+
+
+class SlowToStop(MemorySwarm):
+    """A service is gone at once; its container runs on until the test clears `nodes[...].containers`."""
+
+    def _stop(self, bot_id: UUID, engine: Engine) -> None:
+        pass
+
+
+class SpoilsCopies(MemorySwarm):
+    """Copies of volumes never come out right, and are thrown away."""
+
+    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+        super().copy_volume(bot_id, source, target, image)
+        del self.nodes[target].volumes[bot_id]
+        raise SwarmError("The copy differs from the volume that it was made of.")
+
+
+class WithoutImages(MemorySwarm):
+    """No image can be brought to another node."""
+
+    def have_image(self, node_id: str, image: str) -> None:
         raise SwarmError("no space left on device")

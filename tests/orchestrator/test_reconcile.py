@@ -207,7 +207,7 @@ def test_a_new_swarm_on_the_same_machine_gets_its_pubs_again(
     bot = make.bot(paid=True)
     passes(4)
     again = MemorySwarm()
-    again.node = swarm.Node("node-2", "laptop", "127.0.0.1", True, again.node.memory, None, True)
+    again.node = swarm.Node("node-2", "laptop", "127.0.0.1", True, again.node.memory, None, None, True)
     use(monkeypatch, again)
     passes(4)
     assert fresh(bot).status == Status.UP and again.services[bot.pk].node_id == "node-2"
