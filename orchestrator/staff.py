@@ -1,0 +1,191 @@
+"""What staff see of the hubs and do about them by hand: `manage.py hubs`, `manage.py hub` and the admin's actions.
+
+Each deed changes the row only if it is still as it was read, and asks for a pass, which does the rest. docs/hubs.md
+says what follows.
+"""
+
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from orchestrator.machines.local import LocalMachines
+from orchestrator.models import Hub, Placement
+from pubs import live
+
+State = Hub.State
+
+DRAINED_WITHIN = timedelta(hours=6)
+DESTROYED_WITHIN = timedelta(minutes=15)
+# The states in which pubs may run on a hub, so that losing it means something.
+CARRYING = (State.READY, State.DRAINING)
+EVERY = Q()
+
+
+class NotNow(Exception):
+    """A deed that does not fit how things are, in words for staff."""
+
+
+# --- look ------------------------------------------------------------------------------------------------------------
+def with_load(hubs: QuerySet[Hub]) -> QuerySet[Any]:
+    """Each with `volumes` (on it, those of deleted pubs too) and `taken` (places of 1 GB, of pubs on their way too)."""
+    held = Placement.objects.filter(bot__deleted_at=None, lost_at=None).order_by()
+    here = held.filter(hub=OuterRef("pk")).values("hub").values_list(Sum("places"))
+    coming = held.filter(moving_to=OuterRef("pk")).values("moving_to").values_list(Sum("places"))
+    return hubs.annotate(volumes=Count("placements"), taken=Coalesce(Subquery(here), 0) + Coalesce(Subquery(coming), 0))
+
+
+def living() -> QuerySet[Hub]:
+    return Hub.objects.exclude(state=State.GONE)
+
+
+def find(name: str) -> Hub:
+    """NotNow when no hub of ours has that name."""
+    if hub := living().filter(name=name).first():
+        return hub
+    names = ", ".join(living().values_list("name", flat=True))
+    raise NotNow(f"There is no hub “{name}”. " + (f"There are: {names}." if names else "There is none yet."))
+
+
+# --- deeds -----------------------------------------------------------------------------------------------------------
+def drain(hub: Hub) -> str:
+    """Have its pubs move to other hubs, and then its machine destroyed."""
+    _refuse_this_machine(hub, "drained")
+    means = _drain_means(hub)
+    _change(
+        hub,
+        from_states=[State.READY],
+        state=State.DRAINING,
+        deadline=timezone.now() + DRAINED_WITHIN,
+        reason="Staff drain it: what is on it moves, then it is destroyed.",
+    )
+    return f"{hub} is being drained. {means}"
+
+
+def uncordon(hub: Hub) -> str:
+    """Call a drain off."""
+    _change(hub, from_states=[State.DRAINING], state=State.READY, deadline=None, reason="")
+    return f"{hub} takes pubs again. What has moved stays where it is; moves that are not done are called off."
+
+
+def destroy(hub: Hub) -> str:
+    """Have the machine of an empty hub destroyed."""
+    _refuse_this_machine(hub, "destroyed")
+    if (load := _load(hub)) and not hub.fenced_at:
+        raise NotNow(f"{hub} has {load} on it: drain it first.")
+    on_it = Placement.objects.filter(Q(hub=OuterRef("pk")) | Q(moving_to=OuterRef("pk")), lost_at=None)
+    _change(
+        hub,
+        Q(~Exists(on_it)),
+        from_states=[State.REQUESTED, State.BOOTING, State.READY, State.DRAINING, State.FAILED],
+        state=State.DESTROYING,
+        deadline=timezone.now() + DESTROYED_WITHIN,
+        reason="Staff have it destroyed.",
+    )
+    return f"{hub} is being destroyed: first its machine, then its node in the swarm."
+
+
+def fence(hub: Hub) -> str:
+    """Take staff's word that the machine of a lost hub is off for good."""
+    _refuse_this_machine(hub, "fenced")
+    if why := why_not_fence(hub):
+        raise NotNow(why)
+    now = timezone.now()
+    with transaction.atomic():
+        _change(
+            hub,
+            Q(lost_at__isnull=False, fenced_at=None),
+            from_states=CARRYING,
+            fenced_at=now,
+            reason="Staff say that its machine is off for good.",
+        )
+        Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
+    return f"{hub} is fenced: its machine is destroyed now, and what was on it waits for a restore."
+
+
+DEEDS: dict[str, Callable[[Hub], str]] = {"drain": drain, "uncordon": uncordon, "destroy": destroy, "fence": fence}
+
+
+def why_not_fence(hub: Hub) -> str:
+    """Nothing if it may be fenced."""
+    if hub.fenced_at:
+        return f"{hub} is fenced already."
+    if hub.state not in CARRYING:
+        return f"{hub} is {hub.state}, so no pub runs on it: destroy it."
+    if hub.lost_at is None:
+        return f"{hub} is in sight, so its pubs may well run: drain it. Only a hub out of sight can be fenced."
+    return ""
+
+
+def fence_means(hub: Hub) -> str:
+    """What staff must know before they give their word."""
+    return (
+        f"To fence {hub} is to give your word: its machine is off for good, and nothing on it will ever run again. It "
+        f"is then destroyed with its disk, and what was on it ({_load(hub) or 'nothing'}) waits for a restore. If the "
+        "machine does run somewhere, so do its pubs, and restored beside them their identities break for ever. Look "
+        "first: the cloud's console must show it as shut off or gone."
+    )
+
+
+def destroy_means(hub: Hub) -> str:
+    return f"The machine of {hub} is destroyed for good, with its disk. No pub lives on it."
+
+
+# --- how -------------------------------------------------------------------------------------------------------------
+def _change(hub: Hub, only: Q = EVERY, *, from_states: Collection[str], **columns: Any) -> None:
+    """Write the columns if the row is as it was read and `only` holds; NotNow if not, or from another state."""
+    if hub.state not in from_states:
+        raise NotNow(f"{hub} is {hub.state}: that needs a hub that is {' or '.join(from_states)}.")
+    if not Hub.objects.filter(only, pk=hub.pk, state=hub.state).update(**columns):
+        raise NotNow(f"{hub} has changed just now: look at it again.")
+    live.nudge()
+
+
+def _refuse_this_machine(hub: Hub, word: str) -> None:
+    if issubclass(import_string(settings.MACHINES), LocalMachines):
+        raise NotNow(f"{hub} is this machine, the only hub there is: it can't be {word}.")
+
+
+def _load(hub: Hub) -> str:
+    """What lives on the hub or is on its way to it, in words; nothing if it is empty."""
+    there = Placement.objects.filter(Q(hub=hub) | Q(moving_to=hub))
+    pubs, deleted = (there.filter(bot__deleted_at__isnull=alive).count() for alive in (True, False))
+    words = [_count(pubs, "pub")] if pubs else []
+    if deleted:
+        words.append(f"{_count(deleted, 'volume')} of deleted pubs")
+    return " and ".join(words)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _drain_means(hub: Hub) -> str:
+    """What a drain comes to just now; a person may think again."""
+    load = _load(hub)
+    if not load:
+        return "It is empty, so its machine is destroyed at the next pass."
+    means = f"{load} move to other hubs, a few at a time, each away for some minutes at most. Then it is destroyed."
+    if hub.lost_at:
+        means += " It is out of sight: nothing moves until it is back."
+    others = with_load(living().exclude(pk=hub.pk))
+    free = sum(
+        max(0, other.places - other.taken) for other in others if other.state == State.READY and not other.lost_at
+    )
+    coming = sum(settings.HUB_PLACES for other in others if other.state in (State.REQUESTED, State.BOOTING))
+    leaving = with_load(Hub.objects.filter(pk=hub.pk)).get().taken
+    if free + coming >= leaving:
+        return means
+    means += f" The others have room for {free + coming} GB of {leaving} GB:"
+    if living().count() < settings.MAX_HUBS:
+        return f"{means} one more machine is bought for the rest."
+    return (
+        f"{means} MAX_HUBS={settings.MAX_HUBS} allows no more machines, so the rest stays here, running, until there "
+        "is room. Uncordon calls it off."
+    )
