@@ -1,27 +1,31 @@
 """What to do so that the swarm is as it should be. Pure: no Django, no Docker, no cloud; time comes in as an argument.
 
 The capacity rule: a hub offers 15 places of 1 GB. Places are needed for all bots that are wanted, for those that are
-only kept (their volume lives on a hub), and for a few spare ones so that the next customer does not wait for a machine.
+only kept (their volume lives on a hub), for those that must leave a hub, and for a few spare ones so that the next
+customer does not wait for a machine. Machines on their way count as room. The fullest hub that fits is filled first.
 """
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from uuid import UUID
 
 
-@dataclass(frozen=True)
+# --- the wish --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A bot that should be running."""
 
     bot: UUID
-    places: int = 1
+    places: int = 1  # of 1 GB, as paid for
     # The digest of the service that it should have; "" while it can't be known yet.
     digest: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A bot that should not be running, but whose volume is kept on its hub.
 
@@ -32,20 +36,31 @@ class Kept:
     places: int = 1
 
 
-@dataclass(frozen=True)
+# --- the actual ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
 class HubSeen:
     id: int
-    # requested, booting: on its way. ready: takes pubs. Any other: takes none.
-    state: str
+    state: str  # as in orchestrator.models.Hub.State
     places: int
-    # The swarm shows its node ready. If not, nothing is known about what runs there.
-    in_swarm: bool
-    # The cloud lists its machine.
-    has_machine: bool = True
+    # The swarm shows its node ready and its engine answered lately. If not, nothing is known about what runs there.
+    in_sight: bool
+    has_machine: bool = True  # the cloud lists it
+    fault: str = ""  # the cloud's words when its machine failed
+    deadline: datetime | None = None  # when its state has taken too long
     emptied_at: datetime | None = None
+    lost_at: datetime | None = None  # since when it is out of sight
+    fenced: bool = False  # its machine is known to be off for good
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class PlacementSeen:
+    hub: int
+    places: int = 1  # what it holds now, which alone counts for capacity
+    moving_to: int | None = None  # where it holds as many
+    lost: bool = False  # its volume went with a fenced hub: it holds nothing
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSeen:
     digest: str
     hub: int | None  # None: on a node that is none of our hubs
@@ -54,8 +69,10 @@ class ServiceSeen:
 @dataclass(frozen=True)
 class Actual:
     hubs: tuple[HubSeen, ...]
-    placements: Mapping[UUID, int]  # bot → hub
-    services: Mapping[UUID, ServiceSeen]  # bot → service
+    placements: Mapping[UUID, PlacementSeen]  # by bot
+    services: Mapping[UUID, ServiceSeen]  # by bot
+    strangers: tuple[UUID, ...] = ()  # tokens of machines with our mark, but no row
+    no_buy_until: datetime | None = None  # the cloud failed us: it is left alone for a while
 
 
 @dataclass(frozen=True)
@@ -65,27 +82,58 @@ class Limits:
     max_hubs: int = 1
     # An empty hub is kept that long, so that the next customer does not make us buy it again.
     cool_down: timedelta = timedelta(minutes=30)
+    # A hub without a machine is given up for good that long after it was lost from sight.
+    fence_after: timedelta = timedelta(minutes=2)
+    moves_at_once: int = 2  # from one hub
 
 
-@dataclass(frozen=True)
+# --- actions ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Give the bot a place on the hub for good."""
+    """Give the bot a place on the hub."""
 
     bot: UUID
     hub: int
+    places: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Let the bot hold that many places where it is."""
+
+    bot: UUID
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
 class EnsureUp:
     bot: UUID
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EnsureDown:
     bot: UUID
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class StartMove:
+    bot: UUID
+    hub: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureMoved:
+    bot: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMove:
+    """The bot stays where its volume is."""
+
+    bot: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing can be done for the bot now."""
 
@@ -93,138 +141,351 @@ class Wait:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BuyHub:
     """One more machine."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EnsureHub:
-    """The machine, or its mark in the swarm, is missing."""
+    """Bring the hub a step nearer to ready. One that was ready before only needs its mark in the swarm again."""
 
     hub: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class GiveUpHub:
+    """It failed, or it took too long."""
+
+    hub: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DestroyHub:
     hub: int
 
 
-@dataclass(frozen=True)
-class Report:
-    """Something that a person must look at; nothing is done about it."""
+@dataclass(frozen=True, slots=True)
+class FenceHub:
+    """Its machine is off for good, and what was on it is lost."""
 
-    bot: UUID
+    hub: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Write a row for a machine that bears our mark and that nobody knows, so that it is paid for no longer."""
+
+    stranger: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something that a person must look at, about a bot, a hub or the whole; nothing is done about it."""
+
+    about: UUID | int | None
     reason: str
 
 
-Action = Place | EnsureUp | EnsureDown | Wait | BuyHub | EnsureHub | DestroyHub | Report
+type BotAction = Place | Resize | EnsureUp | EnsureDown | StartMove | EnsureMoved | CancelMove | Wait | Report
+type HubAction = BuyHub | EnsureHub | GiveUpHub | DestroyHub | FenceHub | Adopt | Report
+type Action = BotAction | HubAction
 
 ON_ITS_WAY = ("requested", "booting")
 NO_ROOM = "There is no free place on our machines just now. Waiting for room."
+NO_ROOM_TO_GROW = "It has paid for more memory than its machine has left. It runs on as it is until there is room."
+TOO_BIG = "It needs more memory than any of our machines has. Our staff must give us bigger ones."
 ROOM_COMES = "A new machine is on its way. This takes a few minutes."
 LOST_SIGHT = "The machine that it lives on does not answer. Waiting until it is back."
+LOST_WITH_HUB = "The machine that it lived on is lost. Waiting until it is restored from a backup."
+AT_MAXIMUM = "More machines are needed than MAX_HUBS allows."
+TOO_LATE = "It took too long."
 
 
 def plan(wanted: Iterable[Wanted], kept: Iterable[Kept], actual: Actual, limits: Limits, now: datetime) -> list[Action]:
     """The actions of one pass, at most one for each bot and hub. `wanted` is in the order of who came first."""
-    wanted, kept = list(wanted), list(kept)
-    room = _Room(wanted, kept, actual)
-    places, waiting = _place(wanted, room)
-    actions: list[Action] = [*places]
-    actions += _services(wanted, kept, actual)
-    actions += _orphans(wanted, kept, actual)
-    actions += _hubs(waiting, room, actual, limits, now)
-    reason = ROOM_COMES if room.coming(limits) or BuyHub() in actions else NO_ROOM
-    return actions + [Wait(wish.bot, reason) for wish in waiting]
+    return _Pass(actual, limits, now).plan(list(wanted), list(kept))
 
 
 class _Room:
-    """Free places by hub; taking one changes it."""
+    """Free places by hub; taking some is quick however many hubs there are."""
 
-    def __init__(self, wanted: list[Wanted], kept: list[Kept], actual: Actual) -> None:
-        self.actual = actual
-        self.taken = {hub.id: 0 for hub in actual.hubs}
-        self.lived_on = set(actual.placements.values())
-        sizes = {wish.bot: wish.places for wish in wanted} | {bot.bot: bot.places for bot in kept}
-        for bot, hub in actual.placements.items():
-            self.taken[hub] = self.taken.get(hub, 0) + sizes.get(bot, 1)
-        self.free = {
-            hub.id: hub.places - self.taken[hub.id] for hub in actual.hubs if hub.state == "ready" and hub.in_swarm
-        }
+    def __init__(self, free: Mapping[int, int]) -> None:
+        self.free: dict[int, int] = {}
+        # Free places → hubs that have, or had, that many: what is out of date is dropped when it is met.
+        self._hubs: defaultdict[int, list[int]] = defaultdict(list)
+        for hub, places in free.items():
+            self.set(hub, places)
+
+    def set(self, hub: int, free: int) -> None:
+        self.free[hub] = free
+        heappush(self._hubs[free], hub)
 
     def fullest_with(self, places: int) -> int | None:
-        fitting = [(free, hub) for hub, free in self.free.items() if free >= places]
-        return min(fitting)[1] if fitting else None
+        for free in sorted(free for free in self._hubs if free >= places):
+            hubs = self._hubs[free]
+            while hubs and self.free.get(hubs[0]) != free:
+                heappop(hubs)
+            if hubs:
+                return hubs[0]
+            del self._hubs[free]
+        return None
 
     def take(self, hub: int, places: int) -> None:
-        self.free[hub] -= places
-        self.taken[hub] += places
-        self.lived_on.add(hub)
+        self.set(hub, self.free[hub] - places)
 
-    def coming(self, limits: Limits) -> int:
-        """Places on machines that are on their way."""
-        return sum(limits.hub_places - self.taken[hub.id] for hub in self.actual.hubs if hub.state in ON_ITS_WAY)
+    def take_fullest(self, places: int) -> int | None:
+        hub = self.fullest_with(places)
+        if hub is not None:
+            self.take(hub, places)
+        return hub
+
+    def total(self) -> int:
+        return sum(self.free.values())
 
 
-def _place(wanted: list[Wanted], room: _Room) -> tuple[list[Place], list[Wanted]]:
-    placed, waiting = [], []
-    for wish in wanted:
-        if wish.bot in room.actual.placements:
-            continue
-        hub = room.fullest_with(wish.places)
+class _Pass:
+    """What one pass knows, and what it has given away so far."""
+
+    def __init__(self, actual: Actual, limits: Limits, now: datetime) -> None:
+        self.actual, self.limits, self.now = actual, limits, now
+        self.hubs = {hub.id: hub for hub in actual.hubs}
+        self.held = _held(actual)  # hub → places; a hub with a 0 in it is lived on too
+        self.moving = Counter(home.hub for home in actual.placements.values() if home.moving_to is not None)
+        self.room = _Room({hub.id: hub.places - self.held[hub.id] for hub in actual.hubs if _takes_bots(hub)})
+        self.serving = {service.hub for service in actual.services.values()}
+        # Who found no room, and how much. None: it must leave its hub, and runs on there meanwhile.
+        self.homeless: list[tuple[UUID | None, int]] = []
+        self.lacks = False  # machines are missing
+
+    def plan(self, wanted: list[Wanted], kept: list[Kept]) -> list[Action]:
+        placements = self.actual.placements
+        # Those who have nothing yet come first.
+        steps = [self._place(wish) for wish in wanted if wish.bot not in placements]
+        steps += [self._keep_up(wish, placements[wish.bot]) for wish in wanted if wish.bot in placements]
+        steps += [self._keep_down(bot) for bot in kept]
+        steps += self._orphans(wanted, kept)
+        actions: list[Action] = [step for step in steps if step]
+        actions += self._buy()
+        surplus = self._surplus()
+        actions += [step for hub in self.actual.hubs if (step := self._live(hub, surplus))]
+        return actions + [Adopt(token) for token in self.actual.strangers]
+
+    # --- bots ---
+    def _place(self, wish: Wanted) -> BotAction | None:
+        if wish.bot in self.actual.services:
+            return Report(wish.bot, "It has a service, but no place is written down for it.")
+        hub = self._take(wish.places)
         if hub is None:
-            waiting.append(wish)
-        else:
-            room.take(hub, wish.places)
-            placed.append(Place(wish.bot, hub))
-    return placed, waiting
+            self.homeless.append((wish.bot, wish.places))
+            return None
+        return Place(wish.bot, hub, wish.places)
+
+    def _keep_up(self, wish: Wanted, home: PlacementSeen) -> BotAction | None:
+        bot, service = wish.bot, self.actual.services.get(wish.bot)
+        if home.moving_to is not None:
+            return self._move_on(bot, home) or Wait(bot, LOST_SIGHT)
+        if home.lost:
+            return EnsureDown(bot) if service else Wait(bot, LOST_WITH_HUB)
+        if not self._in_sight(home.hub):
+            return Wait(bot, LOST_SIGHT)
+        if service and service.hub != home.hub:
+            return Report(bot, "Its service is pinned to another machine than its volume.")
+        if step := self._resize(bot, home, wish.places) or self._leave(bot, home):
+            return step
+        if service is None or service.digest != wish.digest:
+            return EnsureUp(bot)
+        return Wait(bot, NO_ROOM_TO_GROW) if wish.places > home.places else None
+
+    def _keep_down(self, bot: Kept) -> BotAction | None:
+        home = self.actual.placements.get(bot.bot)
+        if home and home.moving_to is not None:
+            return self._move_on(bot.bot, home)
+        if bot.bot in self.actual.services:
+            return EnsureDown(bot.bot)
+        # What can't be seen may still run, so that it goes on holding its places.
+        if home is None or home.lost or not self._in_sight(home.hub):
+            return None
+        return self._resize(bot.bot, home, bot.places) or self._leave(bot.bot, home)
+
+    def _resize(self, bot: UUID, home: PlacementSeen, places: int) -> Resize | None:
+        more = places - home.places
+        if more > 0:
+            if self.room.free.get(home.hub, 0) < more:
+                return None
+            self.room.take(home.hub, more)
+        return Resize(bot, places) if more else None
+
+    def _move_on(self, bot: UUID, home: PlacementSeen) -> EnsureMoved | CancelMove | None:
+        source = self.hubs.get(home.hub)
+        if home.lost or source is None or source.state != "draining" or home.moving_to not in self.room.free:
+            return CancelMove(bot)
+        return EnsureMoved(bot) if source.in_sight else None
+
+    def _leave(self, bot: UUID, home: PlacementSeen) -> StartMove | None:
+        """From a draining hub, a few at once. The others' room is taken too, so that they find it later."""
+        if self.hubs[home.hub].state != "draining":
+            return None
+        target = self._take(home.places)
+        if target is None:
+            self.homeless.append((None, home.places))
+            return None
+        if self.moving[home.hub] >= self.limits.moves_at_once:
+            return None
+        self.moving[home.hub] += 1
+        return StartMove(bot, target)
+
+    def _orphans(self, wanted: list[Wanted], kept: list[Kept]) -> list[Report]:
+        orphans = self.actual.services.keys() - {wish.bot for wish in wanted} - {bot.bot for bot in kept}
+        return [Report(bot, "A service runs for which there is no bot.") for bot in sorted(orphans)]
+
+    def _take(self, places: int) -> int | None:
+        hub = self.room.take_fullest(places)
+        if hub is not None:
+            self.held[hub] += places
+        return hub
+
+    def _in_sight(self, hub: int) -> bool:
+        return hub in self.hubs and self.hubs[hub].in_sight
+
+    # --- hubs ---
+    def _buy(self) -> list[Action]:
+        """As many machines as are missing, and what those are told who found no room."""
+        size = self._size_of_new()
+        coming = _Room({hub.id: size for hub in self.actual.hubs if hub.state in ON_ITS_WAY})
+        left = max(0, self.limits.max_hubs - sum(hub.state != "gone" for hub in self.actual.hubs))
+        may_buy = left if self.actual.no_buy_until is None or self.now >= self.actual.no_buy_until else 0
+        missing = 0
+        waits: list[Action] = []
+        for bot, places in self.homeless:
+            if coming.fullest_with(places) is None and places <= size:
+                missing += 1
+                coming.set(-missing, size)
+            hub = coming.take_fullest(places)
+            if bot:
+                reason = TOO_BIG if hub is None else NO_ROOM if hub < -may_buy else ROOM_COMES
+                waits.append(Wait(bot, reason))
+        spare = self.limits.spare_places - self.room.total() - coming.total()
+        missing += math.ceil(max(0, spare) / size) if size else 0
+        self.lacks = missing > 0
+        reports = [Report(None, AT_MAXIMUM)] if missing > left else []
+        return [*[BuyHub()] * min(missing, may_buy), *waits, *reports]
+
+    def _size_of_new(self) -> int:
+        """Machines of one kind are bought, and those that are there show what it holds."""
+        known = [hub.places for hub in self.actual.hubs if hub.state in ("ready", "draining")]
+        return min(self.limits.hub_places, max(known, default=self.limits.hub_places))
+
+    def _surplus(self) -> int | None:
+        """At most one empty hub a pass, and only if what is left still has the spare places.
+
+        The last one stays: without it the next customer waits for a machine.
+        """
+        if self.lacks or len(self.room.free) == 1:
+            return None
+        spare = self.room.total() - self.limits.spare_places
+        return next(
+            (hub.id for hub in reversed(self.actual.hubs) if self._is_rested(hub) and hub.places <= spare), None
+        )
+
+    def _is_rested(self, hub: HubSeen) -> bool:
+        since = hub.emptied_at
+        return (
+            hub.id in self.room.free
+            and self._is_empty(hub)
+            and since is not None
+            and self._is_past(since, self.limits.cool_down)
+        )
+
+    def _is_past(self, moment: datetime | None, by: timedelta = timedelta()) -> bool:
+        return moment is not None and self.now - moment >= by
+
+    def _is_empty(self, hub: HubSeen) -> bool:
+        return hub.id not in self.held and hub.id not in self.serving
+
+    def _live(self, hub: HubSeen, surplus: int | None) -> HubAction | None:
+        """The next step of the hub's life."""
+        if hub.fenced:
+            return FenceHub(hub.id) if hub.id in self.held else DestroyHub(hub.id)
+        match hub.state:
+            case "requested" | "booting":
+                if hub.fault or self._is_past(hub.deadline):
+                    return GiveUpHub(hub.id, hub.fault or TOO_LATE)
+                return EnsureHub(hub.id)
+            case "ready" | "draining":
+                return self._look_after(hub, surplus)
+            case "failed" if hub.deadline and not self._is_past(hub.deadline):
+                return None
+            case "failed" | "destroying":
+                return self._destroy(hub)
+        return None
+
+    def _look_after(self, hub: HubSeen, surplus: int | None) -> HubAction | None:
+        if not hub.has_machine and hub.in_sight:
+            return Report(hub.id, "It answers, but the cloud does not list its machine.")
+        if not hub.has_machine:
+            return FenceHub(hub.id) if self._is_past(hub.lost_at, self.limits.fence_after) else None
+        if hub.id == surplus or (hub.state == "draining" and self._is_empty(hub)):
+            return DestroyHub(hub.id)
+        if hub.fault:
+            return Report(hub.id, hub.fault)
+        return None if hub.in_sight else EnsureHub(hub.id)
+
+    def _destroy(self, hub: HubSeen) -> DestroyHub | Report:
+        return (
+            DestroyHub(hub.id) if self._is_empty(hub) else Report(hub.id, "It is to be destroyed, but bots live on it.")
+        )
 
 
-def _services(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Action]:
-    in_sight = {hub.id for hub in actual.hubs if hub.in_swarm}
-    actions: list[Action] = []
-    for wish in wanted:
-        if (hub := actual.placements.get(wish.bot)) is None:
+def _takes_bots(hub: HubSeen) -> bool:
+    return hub.state == "ready" and hub.in_sight and not hub.fenced
+
+
+def _held(actual: Actual) -> Counter[int]:
+    """Places held by hub; a move holds them on both hubs. A hub with 0 in it is lived on too."""
+    held: Counter[int] = Counter()
+    for home in actual.placements.values():
+        if not home.lost:
+            held[home.hub] += home.places
+        if home.moving_to is not None:
+            held[home.moving_to] += home.places
+    return held
+
+
+# --- consolidation ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Saving:
+    """A hub that could be drained, and where its bots would go."""
+
+    hub: int
+    moves: tuple[tuple[UUID, int], ...]
+
+
+def savings(actual: Actual, limits: Limits) -> list[Saving]:
+    """Which drains would save which machines. They fit together when they are done in this order.
+
+    Never done by itself: each move takes a pub down for a while. Empty hubs are not in it, since they go anyway.
+    """
+    held = _held(actual)
+    free = {hub.id: hub.places - held[hub.id] for hub in actual.hubs if _takes_bots(hub)}
+    homes: defaultdict[int, list[tuple[UUID, int]]] = defaultdict(list)
+    for bot, home in actual.placements.items():
+        if not home.lost:
+            homes[home.hub].append((bot, home.places))
+    arrivals = {home.moving_to for home in actual.placements.values() if home.moving_to is not None}
+    found: list[Saving] = []
+    for hub in sorted(free.keys() & homes.keys() - arrivals, key=lambda hub: (held[hub], len(homes[hub]))):
+        if hub in arrivals:
             continue
-        service = actual.services.get(wish.bot)
-        if hub not in in_sight:
-            actions.append(Wait(wish.bot, LOST_SIGHT))
-        elif service and service.hub != hub:
-            actions.append(Report(wish.bot, "Its service is pinned to another machine than its volume."))
-        elif service is None or service.digest != wish.digest:
-            actions.append(EnsureUp(wish.bot))
-    return actions + [EnsureDown(bot.bot) for bot in kept if bot.bot in actual.services]
-
-
-def _orphans(wanted: list[Wanted], kept: list[Kept], actual: Actual) -> list[Report]:
-    known = {wish.bot for wish in wanted} | {bot.bot for bot in kept}
-    return [Report(bot, "A service runs for which there is no bot.") for bot in actual.services if bot not in known]
-
-
-def _hubs(waiting: list[Wanted], room: _Room, actual: Actual, limits: Limits, now: datetime) -> list[Action]:
-    actions: list[Action] = []
-    for hub in actual.hubs:
-        if hub.state == "destroying" and hub.id not in room.lived_on:
-            actions.append(DestroyHub(hub.id))
-        elif hub.state == "requested" or (hub.has_machine and not hub.in_swarm and hub.state in ("booting", "ready")):
-            actions.append(EnsureHub(hub.id))
-    needed = sum(wish.places for wish in waiting) + limits.spare_places
-    free = sum(room.free.values())
-    missing = needed - free - room.coming(limits)
-    if missing > 0:
-        living = sum(hub.state != "gone" for hub in actual.hubs)
-        return actions + [BuyHub()] * min(math.ceil(missing / limits.hub_places), max(0, limits.max_hubs - living))
-    return actions + _too_many(needed, free, room, actual, limits, now)
-
-
-def _too_many(needed: int, free: int, room: _Room, actual: Actual, limits: Limits, now: datetime) -> list[DestroyHub]:
-    """At most one empty hub a pass, and only if what is left still has the spare places."""
-    for hub in sorted(actual.hubs, key=lambda hub: -hub.id):
-        # The last one stays: without it the next customer waits for a machine.
-        is_last = sum(other.state == "ready" for other in actual.hubs) == 1
-        rested = hub.emptied_at is not None and now - hub.emptied_at >= limits.cool_down
-        unused = hub.state == "ready" and hub.in_swarm and hub.id not in room.lived_on and rested
-        if unused and not is_last and free - hub.places >= needed:
-            return [DestroyHub(hub.id)]
-    return []
+        room = _Room({other: places for other, places in free.items() if other != hub and other in held})
+        # The big ones first, since they are hardest to fit.
+        bots = sorted(homes[hub], key=lambda home: -home[1])
+        moves = tuple((bot, to) for bot, places in bots if (to := room.take_fullest(places)) is not None)
+        empty = sum(places for other, places in free.items() if other not in held)
+        if len(moves) == len(bots) and room.total() + empty >= limits.spare_places:
+            found.append(Saving(hub, moves))
+            arrivals |= {to for _, to in moves}
+            free |= room.free
+            del free[hub]
+    return found
