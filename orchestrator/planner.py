@@ -201,6 +201,8 @@ LOST_SIGHT = "The machine that it lives on does not answer. Waiting until it is 
 LOST_WITH_HUB = "The machine that it lived on is lost. Waiting until it is restored from a backup."
 AT_MAXIMUM = "More machines are needed than MAX_HUBS allows."
 TOO_LATE = "It took too long."
+STILL_LIVED_ON = "It is to be destroyed, but bots live on it."
+NOT_LISTED = "It answers, but the cloud does not list its machine."
 
 
 def plan(wanted: Iterable[Wanted], kept: Iterable[Kept], actual: Actual, limits: Limits, now: datetime) -> list[Action]:
@@ -359,10 +361,11 @@ class _Pass:
         missing = 0
         waits: list[Action] = []
         for bot, places in self.homeless:
-            if coming.fullest_with(places) is None and places <= size:
-                missing += 1
-                coming.set(-missing, size)
             hub = coming.take_fullest(places)
+            if hub is None and places <= size:
+                missing += 1
+                hub = -missing
+                coming.set(hub, size - places)
             if bot:
                 reason = TOO_BIG if hub is None else NO_ROOM if hub < -may_buy else ROOM_COMES
                 waits.append(Wait(bot, reason))
@@ -385,18 +388,12 @@ class _Pass:
         if self.lacks or len(self.room.free) == 1:
             return None
         spare = self.room.total() - self.limits.spare_places
-        return next(
-            (hub.id for hub in reversed(self.actual.hubs) if self._is_rested(hub) and hub.places <= spare), None
-        )
+        idle = (hub.id for hub in self.actual.hubs if hub.places <= spare and self._is_idle(hub))
+        return max(idle, default=None)
 
-    def _is_rested(self, hub: HubSeen) -> bool:
-        since = hub.emptied_at
-        return (
-            hub.id in self.room.free
-            and self._is_empty(hub)
-            and since is not None
-            and self._is_past(since, self.limits.cool_down)
-        )
+    def _is_idle(self, hub: HubSeen) -> bool:
+        is_rested = self._is_past(hub.emptied_at, self.limits.cool_down)
+        return is_rested and hub.id in self.room.free and self._is_empty(hub)
 
     def _is_past(self, moment: datetime | None, by: timedelta = timedelta()) -> bool:
         return moment is not None and self.now - moment >= by
@@ -410,32 +407,25 @@ class _Pass:
             return FenceHub(hub.id) if hub.id in self.held else DestroyHub(hub.id)
         match hub.state:
             case "requested" | "booting":
-                if hub.fault or self._is_past(hub.deadline):
-                    return GiveUpHub(hub.id, hub.fault or TOO_LATE)
-                return EnsureHub(hub.id)
+                is_late = self._is_past(hub.deadline)
+                return GiveUpHub(hub.id, hub.fault or TOO_LATE) if hub.fault or is_late else EnsureHub(hub.id)
             case "ready" | "draining":
                 return self._look_after(hub, surplus)
             case "failed" if hub.deadline and not self._is_past(hub.deadline):
                 return None
             case "failed" | "destroying":
-                return self._destroy(hub)
+                return DestroyHub(hub.id) if self._is_empty(hub) else Report(hub.id, STILL_LIVED_ON)
         return None
 
     def _look_after(self, hub: HubSeen, surplus: int | None) -> HubAction | None:
-        if not hub.has_machine and hub.in_sight:
-            return Report(hub.id, "It answers, but the cloud does not list its machine.")
-        if not hub.has_machine:
+        if not hub.has_machine and not hub.in_sight:
             return FenceHub(hub.id) if self._is_past(hub.lost_at, self.limits.fence_after) else None
         if hub.id == surplus or (hub.state == "draining" and self._is_empty(hub)):
             return DestroyHub(hub.id)
-        if hub.fault:
-            return Report(hub.id, hub.fault)
-        return None if hub.in_sight else EnsureHub(hub.id)
-
-    def _destroy(self, hub: HubSeen) -> DestroyHub | Report:
-        return (
-            DestroyHub(hub.id) if self._is_empty(hub) else Report(hub.id, "It is to be destroyed, but bots live on it.")
-        )
+        if not hub.in_sight:
+            return EnsureHub(hub.id)
+        trouble = hub.fault if hub.has_machine else NOT_LISTED
+        return Report(hub.id, trouble) if trouble else None
 
 
 def _takes_bots(hub: HubSeen) -> bool:
