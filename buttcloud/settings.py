@@ -4,6 +4,7 @@ MODE=production takes the defaults of secrets away: it refuses to start without 
 the mode; it asks for the setting that it needs. docs/configure.md lists the variables.
 """
 
+from base64 import b64decode
 from email.utils import parseaddr
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -337,6 +338,12 @@ if DNS == "orchestrator.dns.rfc2136.ZoneNames":
     for name in ("PUB_DOMAIN", "DNS_SERVER", "DNS_KEY_NAME", "DNS_KEY"):
         if not globals()[name]:
             raise ImproperlyConfigured(f"DNS={DNS} needs {name}: docs/configure.md says what it is.")
+    if not DNS_SERVER.rpartition(":")[2].isdecimal():
+        raise ImproperlyConfigured(f"DNS_SERVER must be host:port, like 192.0.2.53:53, not {DNS_SERVER!r}.")
+    try:
+        b64decode(DNS_KEY, validate=True)
+    except ValueError:
+        raise ImproperlyConfigured("DNS_KEY must be the key's secret in base64, as the name server has it.") from None
     if not f".{PUB_DOMAIN}".endswith(f".{DNS_ZONE}"):
         raise ImproperlyConfigured(f"PUB_DOMAIN must be DNS_ZONE or lie in it, but {PUB_DOMAIN} is not in {DNS_ZONE}.")
 if PRODUCTION and "." not in (PUB_DOMAIN or PUB_HOST).strip("0123456789."):
@@ -356,8 +363,26 @@ SPARE_PLACES = env.number("SPARE_PLACES", 0)
 # How workers and the broadcaster reach the engine of each hub: a folder with ca.pem, cert.pem and key.pem.
 ENGINE_TLS = Path(env.text("ENGINE_TLS", str(VAR / "engine-tls")))
 ENGINE_PORT = env.number("ENGINE_PORT", 2376)
+# Where fresh machines reach the site to become hubs, for how long an invitation holds, and what is installed on them.
+ENROL_URL = env.text("ENROL_URL", SITE_URL).rstrip("/")
+if PRODUCTION and not ENROL_URL.startswith("https://"):
+    raise ImproperlyConfigured("Production needs an ENROL_URL with https://, for keys of the swarm go over it.")
+ALLOWED_HOSTS += {host for host in [urlsplit(ENROL_URL).hostname] if host} - set(ALLOWED_HOSTS)
+ENROL_MINUTES = env.number("ENROL_MINUTES", 20)
+HUB_PACKAGES = env.words("HUB_PACKAGES", "docker.io,iptables,openssl,curl,ca-certificates")
 # After two to three of these Swarm calls a node down. Pubs are pinned, so nothing is gained by haste.
 NODE_HEARTBEAT_SECONDS = env.number("NODE_HEARTBEAT_SECONDS", 20)
+
+# --- Hubs on OpenStack (MACHINES=orchestrator.machines.openstack.OpenStackMachines) ----------------------------------
+# The access is a cloud of clouds.yaml; what follows are names or ids of what that cloud offers our project.
+OPENSTACK_CLOUD = env.text("OPENSTACK_CLOUD", "buttcloud")
+OPENSTACK_FLAVOR = env.text("OPENSTACK_FLAVOR")
+OPENSTACK_IMAGE = env.text("OPENSTACK_IMAGE")
+OPENSTACK_NETWORK = env.text("OPENSTACK_NETWORK")
+OPENSTACK_SECURITY_GROUP = env.text("OPENSTACK_SECURITY_GROUP")
+# Where each hub gets a floating address for its peers. None: its address on OPENSTACK_NETWORK is a public one.
+OPENSTACK_FLOATING_NETWORK = env.text("OPENSTACK_FLOATING_NETWORK")
+OPENSTACK_KEY = env.text("OPENSTACK_KEY")
 
 # --- Safety --------------------------------------------------------------------------------------------------------
 SECURE_CSP = {

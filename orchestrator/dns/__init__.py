@@ -25,8 +25,11 @@ class Names(Protocol):
     def records(self) -> dict[str, str]:
         """Host → IP address of every record of ours; "" for one that is not as we would write it."""
 
-    def change(self, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-        """Make our records, which were `seen`, be `wanted`. What is not ours, or has changed since, stays as it is."""
+    def sync(self, wanted: Mapping[str, str]) -> None:
+        """Make our records be `wanted` (host → IP address) and no others; what is not ours stays as it is.
+
+        A host that is left out loses its record. One whose address is "", not known just now, keeps what it has.
+        """
 
 
 def connect() -> Names:
@@ -35,15 +38,8 @@ def connect() -> Names:
 
 
 def sync(wanted: Mapping[str, str]) -> None:
-    """Make our records be `wanted` (host → IP address), and no others.
-
-    A host that is left out loses its record: one whose hub is out of sight must stay in. Raises NamesError in a few
-    seconds when the name server does not answer.
-    """
-    names = connect()
-    seen = names.records()
-    if seen != wanted:
-        names.change(seen, wanted)
+    """What `Names.sync` says, with the names that settings chose."""
+    connect().sync(wanted)
 
 
 def host_of(label: str) -> str:

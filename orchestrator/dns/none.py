@@ -7,5 +7,5 @@ class NoNames:
     def records(self) -> dict[str, str]:
         return {}
 
-    def change(self, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-        """Nothing to change."""
+    def sync(self, wanted: Mapping[str, str]) -> None:
+        """Nothing to write."""

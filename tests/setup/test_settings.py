@@ -57,6 +57,33 @@ def test_production_refuses_weak_and_embedded_values() -> None:
         assert load({**COMPLETE, name: value}).returncode, name
 
 
+NAMED = {
+    "PUB_DOMAIN": "Pubs.Example.",
+    "DNS": "orchestrator.dns.rfc2136.ZoneNames",
+    "DNS_SERVER": "192.0.2.53:53",
+    "DNS_KEY_NAME": "ours",
+    "DNS_KEY": "c2VjcmV0",
+}
+
+
+def test_production_with_names_of_their_own_for_pubs_needs_no_host_for_all() -> None:
+    environment = {key: value for key, value in COMPLETE.items() if key != "PUB_HOST"}
+    assert load({**environment, **NAMED}, "DNS_ZONE").stdout == "pubs.example\n"
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_server_that_is_half_set_up_is_refused_by_name(name: str) -> None:
+    refused = load({key: value for key, value in NAMED.items() if key != name})
+    assert refused.returncode and name in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DNS_SERVER", "192.0.2.53"), ("DNS_KEY", "not base64!"), ("DNS_ZONE", "other.example")]
+)
+def test_a_name_server_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
+    assert name in load({**NAMED, name: value}).stderr.splitlines()[-1]
+
+
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("f" * 60 + "\n")

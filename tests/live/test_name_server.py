@@ -1,0 +1,232 @@
+"""A real name server (Debian's knot) with a zone that it lets us change."""
+
+import base64
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.query
+import dns.rcode
+import dns.tsig
+import dns.update
+import pytest
+
+from orchestrator.dns import NamesError, host_of, sync
+from orchestrator.dns.rfc2136 import ZoneNames
+from tests.support.wait import until
+
+pytestmark = pytest.mark.skipif(not shutil.which("knotd"), reason="there is no knotd (Debian: apt-get install knot)")
+
+SECRET = base64.b64encode(b"what the name server knows us by").decode()
+OTHER_SECRET = base64.b64encode(b"what somebody else is known by..").decode()
+CONFIGURATION = """
+server:
+    rundir: {folder}
+    listen: 127.0.0.1@{port}
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+log:
+  - target: stderr
+    any: info
+database:
+    storage: {folder}
+    journal-db-max-size: 16M
+key:
+  - id: ours
+    algorithm: hmac-sha256
+    secret: {secret}
+  - id: reader
+    algorithm: hmac-sha256
+    secret: {secret}
+acl:
+  - id: change
+    key: ours
+    action: [transfer, update]
+  - id: read
+    key: reader
+    action: transfer
+zone:
+  - domain: example.org
+    storage: {folder}
+    file: zone
+    zonefile-sync: -1
+    journal-content: none
+    acl: [change, read]
+"""
+ZONE = """
+@ 3600 SOA ns.example.org. staff.example.org. 1 3600 600 86400 60
+@ 3600 NS ns.example.org.
+ns 3600 A 192.0.2.53
+"""
+
+
+class NameServer:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def ask(self, host: str, kind: str = "A") -> list[str]:
+        """What anybody in the world is told about the host."""
+        reply = dns.query.tcp(dns.message.make_query(host, kind), "127.0.0.1", 10, self.port)
+        return sorted(address.to_text() for answer in reply.answer for address in answer)
+
+    def write(self, host: str, kind: str, content: str) -> None:
+        """Somebody else writes a record into the zone."""
+        update = dns.update.UpdateMessage("example.org", keyring=dns.tsig.Key("ours", SECRET, "hmac-sha256"))
+        update.add(f"{host}.", 3600, kind, content)
+        assert dns.query.tcp(update, "127.0.0.1", 10, self.port).rcode() == dns.rcode.NOERROR
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.ask("example.org", "SOA"))
+        except OSError:
+            return False
+
+    @property
+    def serial(self) -> int:
+        """One more after each change, however many records it holds."""
+        return int(self.ask("example.org", "SOA")[0].split()[2])
+
+
+def free_port() -> int:
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
+
+
+@pytest.fixture
+def server(tmp_path: Path, settings: Any) -> Iterator[NameServer]:
+    """A name server of the test's own, and settings that use it."""
+    port = free_port()
+    (tmp_path / "zone").write_text(ZONE)
+    (tmp_path / "knot.conf").write_text(CONFIGURATION.format(folder=tmp_path, port=port, secret=SECRET))
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(["knotd", "-c", str(tmp_path / "knot.conf")], stdout=log, stderr=log)
+    try:
+        started = NameServer(port)
+        until("the name server answers", lambda: process.poll() is not None or started.answers())
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        settings.DNS = "orchestrator.dns.rfc2136.ZoneNames"
+        settings.PUB_DOMAIN, settings.DNS_ZONE = "pubs.example.org", "example.org"
+        settings.DNS_SERVER, settings.DNS_KEY_NAME, settings.DNS_KEY = f"127.0.0.1:{port}", "ours", SECRET
+        yield started
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_record_follows_its_pub_from_hub_to_hub(server: NameServer) -> None:
+    crab = host_of("crab-0a1b2c")
+    sync({crab: "192.0.2.1"})
+    assert server.ask(crab) == ["192.0.2.1"]
+    sync({crab: "192.0.2.2"})
+    assert server.ask(crab) == ["192.0.2.2"]
+    sync({crab: "2001:db8::1"})
+    assert server.ask(crab) == [] and server.ask(crab, "AAAA") == ["2001:db8::1"]
+    sync({})
+    assert server.ask(crab, "AAAA") == server.ask(crab, "TXT") == []
+
+
+def test_what_is_right_is_left_alone(server: NameServer) -> None:
+    wanted = {host_of("crab"): "192.0.2.1", host_of("shrimp"): "2001:db8:0::1"}
+    sync(wanted)
+    before = server.serial
+    sync(wanted)
+    assert server.serial == before
+
+
+def test_strangers_among_ours_go_and_others_stay(server: NameServer, settings: Any) -> None:
+    sync({host_of("crab"): "192.0.2.1", host_of("stranger"): "192.0.2.1"})
+    server.write("www.pubs.example.org", "A", "192.0.2.80")
+    deployment, settings.DEPLOYMENT = settings.DEPLOYMENT, "another"
+    sync({host_of("neighbour"): "192.0.2.9"})
+    settings.DEPLOYMENT = deployment
+    sync({host_of("crab"): "192.0.2.1"})
+    assert ZoneNames().records() == {host_of("crab"): "192.0.2.1"}
+    assert server.ask(host_of("stranger")) == []
+    assert server.ask(host_of("neighbour")) == ["192.0.2.9"]
+    assert server.ask("www.pubs.example.org") == ["192.0.2.80"]
+    assert server.ask("ns.example.org") == ["192.0.2.53"]
+
+
+def test_somebody_elses_name_is_named_and_stops_no_other(server: NameServer) -> None:
+    server.write(host_of("pub07"), "A", "192.0.2.80")
+    wanted = {host_of(f"pub{number:02}"): "192.0.2.1" for number in range(20)}
+    with pytest.raises(NamesError, match=r"under pub07\.pubs\.example\.org: remove"):
+        sync(wanted)
+    assert server.ask(host_of("pub07")) == ["192.0.2.80"]
+    assert ZoneNames().records() == {host: address for host, address in wanted.items() if host != host_of("pub07")}
+
+
+def test_a_name_that_was_taken_over_is_left_alone(server: NameServer) -> None:
+    """Between our look and our change: the server itself holds us back."""
+    sync({host_of("crab"): "192.0.2.1"})
+
+    class Late(ZoneNames):
+        def records(self) -> dict[str, str]:
+            seen = super().records()
+            server.write(host_of("crab"), "TXT", "mine")
+            return seen
+
+    with pytest.raises(NamesError, match="crab"):
+        Late().sync({host_of("crab"): "192.0.2.2"})
+    assert server.ask(host_of("crab")) == ["192.0.2.1"]
+
+
+def test_what_was_changed_by_hand_is_put_right(server: NameServer, settings: Any) -> None:
+    wanted = {host_of("crab"): "192.0.2.1"}
+    sync(wanted)
+    server.write(host_of("crab"), "A", "192.0.2.66")
+    sync(wanted)
+    assert server.ask(host_of("crab")) == ["192.0.2.1"]
+    settings.DNS_TTL += 1
+    assert ZoneNames().records() == {host_of("crab"): ""}
+    sync(wanted)
+    assert ZoneNames().records() == wanted
+
+
+def test_a_pub_whose_hub_has_no_address_just_now_keeps_its_record(server: NameServer) -> None:
+    sync({host_of("crab"): "192.0.2.1"})
+    sync({host_of("crab"): "", host_of("shrimp"): ""})
+    assert ZoneNames().records() == {host_of("crab"): "192.0.2.1"}
+
+
+def test_what_is_no_ip_address_is_named_and_stops_no_other(server: NameServer) -> None:
+    with pytest.raises(NamesError, match=r"which this is not: hub\.example"):
+        sync({host_of("crab"): "192.0.2.1", host_of("shrimp"): "hub.example"})
+    assert ZoneNames().records() == {host_of("crab"): "192.0.2.1"}
+
+
+def test_many_records_go_in_few_messages(server: NameServer) -> None:
+    wanted = {host_of(f"{'x' * 59}{number:04}"): f"192.0.2.{number % 250}" for number in range(250)}
+    before = server.serial
+    sync(wanted)
+    assert ZoneNames().records() == wanted
+    moved = dict.fromkeys(wanted, "192.0.2.251")
+    sync(moved)
+    assert ZoneNames().records() == moved
+    sync({})
+    assert ZoneNames().records() == {}
+    assert server.serial - before == 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("DNS_KEY", OTHER_SECRET, "refuses our key: check DNS_KEY_NAME and DNS_KEY"),
+        ("DNS_KEY_NAME", "nobody", "refuses our key: check DNS_KEY_NAME and DNS_KEY"),
+        ("DNS_KEY_NAME", "reader", "that this key may update and transfer"),
+        ("DNS_ZONE", "example.net", "check DNS_ZONE"),
+    ],
+)
+def test_a_refusal_says_what_to_look_at(
+    server: NameServer, settings: Any, setting: str, value: str, words: str
+) -> None:
+    setattr(settings, setting, value)
+    with pytest.raises(NamesError, match=words):
+        sync({host_of("crab"): "192.0.2.1"})
+    assert server.ask(host_of("crab")) == []
