@@ -1,46 +1,146 @@
-"""Staff's view of the machines, and of who lives where. The orchestrator writes all of it."""
+"""Staff's view of the machines, and of who lives where. The orchestrator writes all of it but for staff's few deeds."""
 
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import Count, Q, QuerySet
+from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from accounts.admin import links
+from orchestrator import staff
 from orchestrator.models import Hub, Placement
-from pubs.admin import LookOnly, TroubleFilter
+from pubs import live
+from pubs.admin import LookOnly, TroubleFilter, YesNoFilter
+
+
+class LostFilter(YesNoFilter):
+    title = "out of sight"
+    parameter_name = "lost"
+
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.exclude(lost_at=None)
+
+
+class OverdueFilter(YesNoFilter):
+    title = "past its deadline"
+    parameter_name = "overdue"
+
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.filter(deadline__lt=timezone.now())
 
 
 @admin.register(Hub)
 class HubAdmin(LookOnly, admin.ModelAdmin):
-    list_display = ["name", "state", "places", "taken", "node_id", "address", "seen_at", "reason"]
-    list_filter = ["state"]
-    search_fields = ["name", "node_id", "address", "token__startswith"]
-    readonly_fields = ["taken"]
+    list_display = ["name", "state", "deadline", "taken", "pubs", "lost_at", "seen_at", "answered_at", "reason"]
+    list_filter = ["state", LostFilter, OverdueFilter]
+    search_fields = ["name", "node_id", "address", "public_address", "token__startswith"]
+    actions = ["look_again", "drain", "uncordon", "destroy", "fence"]
+    readonly_fields = ["token", "taken", "pubs"]
+    fieldsets = [
+        (None, {"fields": ["name", "state", "deadline", "reason", "taken", "pubs"]}),
+        ("Machine", {"fields": ["token", "created", "node_id", "address", "public_address"]}),
+        ("Seen", {"fields": ["seen_at", "answered_at", "lost_at", "told_at", "fenced_at", "emptied_at"]}),
+        ("Joining", {"fields": ["invited_until", "joined_at", "report"]}),
+    ]
+
+    def has_deed_permission(self, request: HttpRequest) -> bool:
+        """The actions ask for the right to change a hub, although its form is read-only."""
+        return request.user.has_perm("orchestrator.change_hub")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hub]:
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(taken_places=Count("placements", filter=Q(placements__bot__deleted_at=None)))
-        )
+        return staff.with_load(super().get_queryset(request).select_related("enrolment"))
 
-    @admin.display(ordering="taken_places")
-    def taken(self, hub: Any) -> SafeString:
+    @admin.display(description="places taken", ordering="taken")
+    def taken(self, hub: Any) -> str:
+        return f"{hub.taken} of {hub.places}"
+
+    @admin.display(description="pubs, deleted ones too", ordering="volumes")
+    def pubs(self, hub: Any) -> SafeString:
         placements = reverse("admin:orchestrator_placement_changelist")
-        return links([(f"{placements}?hub__id__exact={hub.pk}", hub.taken_places)])
+        return links([(f"{placements}?hub__id__exact={hub.pk}", hub.volumes)])
+
+    @admin.display(description="invited until")
+    def invited_until(self, hub: Hub) -> Any:
+        return getattr(getattr(hub, "enrolment", None), "until", None)
+
+    @admin.display(description="joined at")
+    def joined_at(self, hub: Hub) -> Any:
+        return getattr(getattr(hub, "enrolment", None), "joined_at", None)
+
+    @admin.display(description="its own log")
+    def report(self, hub: Hub) -> str:
+        return getattr(getattr(hub, "enrolment", None), "report", "")
+
+    @admin.action(description="Look again now", permissions=["deed"])
+    def look_again(self, request: HttpRequest, hubs: QuerySet[Hub]) -> None:
+        live.nudge()
+        self.message_user(request, "The orchestrator looks at all hubs now. Come back in a few seconds.")
+
+    @admin.action(description="Drain: move its pubs, then destroy it", permissions=["deed"])
+    def drain(self, request: HttpRequest, hubs: QuerySet[Hub]) -> None:
+        self.do(request, hubs, "drain")
+
+    @admin.action(description="Uncordon: call a drain off", permissions=["deed"])
+    def uncordon(self, request: HttpRequest, hubs: QuerySet[Hub]) -> None:
+        self.do(request, hubs, "uncordon")
+
+    @admin.action(description="Destroy an empty hub…", permissions=["deed"])
+    def destroy(self, request: HttpRequest, hubs: QuerySet[Hub]) -> TemplateResponse | None:
+        return self.do_once_typed(request, hubs, "destroy")
+
+    @admin.action(description="Fence: its machine is off for good…", permissions=["deed"])
+    def fence(self, request: HttpRequest, hubs: QuerySet[Hub]) -> TemplateResponse | None:
+        return self.do_once_typed(request, hubs, "fence")
+
+    def do(self, request: HttpRequest, hubs: QuerySet[Hub], deed: str) -> None:
+        for hub in hubs:
+            try:
+                said = staff.DEEDS[deed](hub)
+            except staff.NotNow as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.log_change(request, hub, said)
+                self.message_user(request, said, messages.SUCCESS)
+
+    def do_once_typed(self, request: HttpRequest, hubs: QuerySet[Hub], deed: str) -> TemplateResponse | None:
+        """What can't be undone is done to one hub at a time, after its name was typed below what it means."""
+        if len(hubs) != 1:
+            self.message_user(request, "Choose one hub: this can't be undone, so it goes one by one.", messages.ERROR)
+            return None
+        hub, typed = hubs[0], request.POST.get("typed")
+        try:
+            means = staff.BEFORE[deed](hub)
+        except staff.NotNow as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return None
+        if typed is not None and typed.strip() == hub.name:
+            self.do(request, hubs, deed)
+            return None
+        about = {"title": f"{deed.title()} {hub}?", "opts": self.opts, "hub": hub, "deed": deed, "means": means}
+        context = self.admin_site.each_context(request) | about | {"mistyped": typed is not None}
+        return TemplateResponse(request, "admin/orchestrator/hub/confirm.html", context)
 
 
 class PlacementTroubleFilter(TroubleFilter):
     column = "trouble"
 
 
+class MovingFilter(YesNoFilter):
+    title = "moving"
+    parameter_name = "moving"
+
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.exclude(moving_to=None)
+
+
 @admin.register(Placement)
 class PlacementAdmin(LookOnly, admin.ModelAdmin):
-    list_display = ["bot", "hub", "port", "created", "claimed_until", "trouble"]
-    list_select_related = ["bot", "hub"]
-    list_filter = ["hub", PlacementTroubleFilter]
-    search_fields = ["bot__name", "bot__owner__email", "bot__id__startswith", "=port"]
+    list_display = ["bot", "hub", "moving_to", "places", "port", "lost_at", "claimed_until", "trouble"]
+    list_select_related = ["bot", "hub", "moving_to"]
+    list_filter = ["hub", MovingFilter, LostFilter, PlacementTroubleFilter]
+    search_fields = ["bot__name", "bot__owner__email", "bot__id__startswith", "=port", "label"]
     show_full_result_count = False

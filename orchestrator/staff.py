@@ -25,6 +25,7 @@ DRAINED_WITHIN = timedelta(hours=6)
 DESTROYED_WITHIN = timedelta(minutes=15)
 # The states in which pubs may run on a hub, so that losing it means something.
 CARRYING = (State.READY, State.DRAINING)
+DESTROYABLE = (State.REQUESTED, State.BOOTING, State.READY, State.DRAINING, State.FAILED)
 EVERY = Q()
 
 
@@ -57,10 +58,10 @@ def find(name: str) -> Hub:
 def drain(hub: Hub) -> str:
     """Have its pubs move to other hubs, and then its machine destroyed."""
     _refuse_this_machine(hub, "drained")
+    _need(hub, [State.READY])
     means = _drain_means(hub)
     _change(
         hub,
-        from_states=[State.READY],
         state=State.DRAINING,
         deadline=timezone.now() + DRAINED_WITHIN,
         reason="Staff drain it: what is on it moves, then it is destroyed.",
@@ -70,20 +71,27 @@ def drain(hub: Hub) -> str:
 
 def uncordon(hub: Hub) -> str:
     """Call a drain off."""
-    _change(hub, from_states=[State.DRAINING], state=State.READY, deadline=None, reason="")
+    _need(hub, [State.DRAINING])
+    _change(hub, state=State.READY, deadline=None, reason="")
     return f"{hub} takes pubs again. What has moved stays where it is; moves that are not done are called off."
+
+
+def before_destroy(hub: Hub) -> str:
+    """What staff must know before. NotNow if it can't be done."""
+    _refuse_this_machine(hub, "destroyed")
+    _need(hub, DESTROYABLE)
+    if (load := _load(hub)) and not hub.fenced_at:
+        raise NotNow(f"{hub} has {load} on it: drain it first.")
+    return f"The machine of {hub} is destroyed for good, with its disk. No pub lives on it."
 
 
 def destroy(hub: Hub) -> str:
     """Have the machine of an empty hub destroyed."""
-    _refuse_this_machine(hub, "destroyed")
-    if (load := _load(hub)) and not hub.fenced_at:
-        raise NotNow(f"{hub} has {load} on it: drain it first.")
+    before_destroy(hub)
     on_it = Placement.objects.filter(Q(hub=OuterRef("pk")) | Q(moving_to=OuterRef("pk")), lost_at=None)
     _change(
         hub,
         Q(~Exists(on_it)),
-        from_states=[State.REQUESTED, State.BOOTING, State.READY, State.DRAINING, State.FAILED],
         state=State.DESTROYING,
         deadline=timezone.now() + DESTROYED_WITHIN,
         reason="Staff have it destroyed.",
@@ -91,40 +99,16 @@ def destroy(hub: Hub) -> str:
     return f"{hub} is being destroyed: first its machine, then its node in the swarm."
 
 
-def fence(hub: Hub) -> str:
-    """Take staff's word that the machine of a lost hub is off for good."""
+def before_fence(hub: Hub) -> str:
+    """What staff must know before they give their word. NotNow if it can't be done."""
     _refuse_this_machine(hub, "fenced")
-    if why := why_not_fence(hub):
-        raise NotNow(why)
-    now = timezone.now()
-    with transaction.atomic():
-        _change(
-            hub,
-            Q(lost_at__isnull=False, fenced_at=None),
-            from_states=CARRYING,
-            fenced_at=now,
-            reason="Staff say that its machine is off for good.",
-        )
-        Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
-    return f"{hub} is fenced: its machine is destroyed now, and what was on it waits for a restore."
-
-
-DEEDS: dict[str, Callable[[Hub], str]] = {"drain": drain, "uncordon": uncordon, "destroy": destroy, "fence": fence}
-
-
-def why_not_fence(hub: Hub) -> str:
-    """Nothing if it may be fenced."""
+    _need(hub, CARRYING)
     if hub.fenced_at:
-        return f"{hub} is fenced already."
-    if hub.state not in CARRYING:
-        return f"{hub} is {hub.state}, so no pub runs on it: destroy it."
+        raise NotNow(f"{hub} is fenced already.")
     if hub.lost_at is None:
-        return f"{hub} is in sight, so its pubs may well run: drain it. Only a hub out of sight can be fenced."
-    return ""
-
-
-def fence_means(hub: Hub) -> str:
-    """What staff must know before they give their word."""
+        raise NotNow(
+            f"{hub} is in sight, so its pubs may well run: drain it. Only a hub that is out of sight can be fenced."
+        )
     return (
         f"To fence {hub} is to give your word: its machine is off for good, and nothing on it will ever run again. It "
         f"is then destroyed with its disk, and what was on it ({_load(hub) or 'nothing'}) waits for a restore. If the "
@@ -133,15 +117,34 @@ def fence_means(hub: Hub) -> str:
     )
 
 
-def destroy_means(hub: Hub) -> str:
-    return f"The machine of {hub} is destroyed for good, with its disk. No pub lives on it."
+def fence(hub: Hub) -> str:
+    """Take staff's word that the machine of a lost hub is off for good."""
+    before_fence(hub)
+    now = timezone.now()
+    with transaction.atomic():
+        _change(
+            hub,
+            Q(lost_at__isnull=False, fenced_at=None),
+            fenced_at=now,
+            reason="Staff say that its machine is off for good.",
+        )
+        Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
+    return f"{hub} is fenced: its machine is destroyed now, and what was on it waits for a restore."
+
+
+DEEDS: dict[str, Callable[[Hub], str]] = {"drain": drain, "uncordon": uncordon, "destroy": destroy, "fence": fence}
+# What can't be undone, and what staff must know before.
+BEFORE: dict[str, Callable[[Hub], str]] = {"destroy": before_destroy, "fence": before_fence}
 
 
 # --- how -------------------------------------------------------------------------------------------------------------
-def _change(hub: Hub, only: Q = EVERY, *, from_states: Collection[str], **columns: Any) -> None:
-    """Write the columns if the row is as it was read and `only` holds; NotNow if not, or from another state."""
-    if hub.state not in from_states:
-        raise NotNow(f"{hub} is {hub.state}: that needs a hub that is {' or '.join(from_states)}.")
+def _need(hub: Hub, states: Collection[str]) -> None:
+    if hub.state not in states:
+        raise NotNow(f"{hub} is {hub.state}: that needs a hub that is {' or '.join(states)}.")
+
+
+def _change(hub: Hub, only: Q = EVERY, **columns: Any) -> None:
+    """Write the columns if the row is in the state that it was read in, and `only` holds. NotNow if not."""
     if not Hub.objects.filter(only, pk=hub.pk, state=hub.state).update(**columns):
         raise NotNow(f"{hub} has changed just now: look at it again.")
     live.nudge()

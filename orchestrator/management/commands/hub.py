@@ -38,10 +38,9 @@ class Command(BaseCommand):
 
     def take_their_word(self, hub: staff.Hub, typed: str | None) -> None:
         """Nobody fences by a slip: the hub's name is typed after what it means was read."""
-        if why := staff.why_not_fence(hub):
-            raise CommandError(why)
+        means = staff.before_fence(hub)
         if typed is None:
-            self.stdout.write(staff.fence_means(hub))
+            self.stdout.write(means)
             try:
                 typed = input(f"Type {hub} to fence it: ")
             except EOFError:
