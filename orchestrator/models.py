@@ -1,13 +1,27 @@
-"""Where bots live: hubs and placements."""
+"""Where bots live: hubs and placements; and who may work on what just now."""
 
+import logging
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
-from django.db import models
+from django.db import DatabaseError, connections, models
 from django.db.models import Q
 from django.utils import timezone
+
+log = logging.getLogger(__name__)
+
+
+class HubQuerySet(models.QuerySet["Hub"]):
+    def become(self, state: str, reason: str = "", **columns: Any) -> int:
+        """Change the state of those that are still as they were filtered, with the deadline that the state has."""
+        within = WITHIN.get(state)
+        deadline = timezone.now() + within if within else None
+        return self.update(**{"state": state, "reason": reason[:500], "deadline": deadline, **columns})
 
 
 class Hub(models.Model):
@@ -41,12 +55,27 @@ class Hub(models.Model):
     )
     emptied_at = models.DateTimeField(null=True, blank=True, help_text="since when no bot is placed on it")
     told_at = models.DateTimeField(null=True, blank=True, help_text="when staff were told of its loss")
+    failed_at = models.DateTimeField(null=True, blank=True, help_text="when the cloud failed to give us this machine")
+
+    objects = HubQuerySet.as_manager()
 
     class Meta:
         ordering = ["id"]
 
     def __str__(self) -> str:
         return self.name
+
+
+# How long a hub may stay in a state. docs/hubs.md says what follows then.
+WITHIN: dict[str, timedelta] = {
+    Hub.State.REQUESTED: timedelta(minutes=10),
+    Hub.State.BOOTING: timedelta(minutes=15),
+    Hub.State.DRAINING: timedelta(hours=6),
+    Hub.State.DESTROYING: timedelta(minutes=15),
+}
+COMING = (Hub.State.REQUESTED, Hub.State.BOOTING)
+# Pubs may run there, so that losing it means something.
+CARRYING = (Hub.State.READY, Hub.State.DRAINING)
 
 
 class Enrolment(models.Model):
@@ -85,12 +114,55 @@ def turn(name: str, seconds: int) -> Iterator[bool]:
     now = timezone.now()
     until = now + timedelta(seconds=seconds)
     Turn.objects.get_or_create(name=name)
-    ours = Turn.objects.filter(Q(until=None) | Q(until__lt=now), name=name).update(until=until) == 1
+    if not Turn.objects.filter(Q(until=None) | Q(until__lt=now), name=name).update(until=until):
+        yield False
+        return
+    claim = Claim(Turn.objects.filter(name=name), "until", until)
     try:
-        yield ours
+        with claim.kept():
+            yield True
     finally:
-        if ours:
-            Turn.objects.filter(name=name, until=until).update(until=None)
+        claim.end()
+
+
+@dataclass
+class Claim:
+    """Rows that nobody else works on until then."""
+
+    rows: models.QuerySet[Any]
+    column: str
+    until: datetime
+
+    def ours(self) -> models.QuerySet[Any]:
+        """The rows, unless the claim was lost: after it has run out they may be somebody else's."""
+        return self.rows.filter(**{self.column: self.until})
+
+    def end(self, **columns: Any) -> None:
+        self.ours().update(**{self.column: None, **columns})
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew it while the block works: so it ends soon after a kill, and never before the work does."""
+        done = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=[self.until - timezone.now(), done], daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+
+    def _keep(self, length: timedelta, done: threading.Event) -> None:
+        try:
+            while not done.wait(length.total_seconds() / 3):
+                until = timezone.now() + length
+                if self.ours().update(**{self.column: until}):
+                    self.until = until
+        except DatabaseError:
+            # It then runs out, and whoever takes over finds the work half done, as after a kill.
+            log.exception("a claim could not be renewed")
+        finally:
+            connections.close_all()
 
 
 class Placement(models.Model):
@@ -110,9 +182,8 @@ class Placement(models.Model):
         default=0, help_text="length that its feed had before a move: nothing is published below it"
     )
     created = models.DateTimeField(auto_now_add=True)
-    claimed_until = models.DateTimeField(
-        null=True, blank=True, help_text="a job works on it, or it rests after a refusal, until then at most"
-    )
+    claimed_until = models.DateTimeField(null=True, blank=True, help_text="a job works on it until then at most")
+    rests_until = models.DateTimeField(null=True, blank=True, help_text="it was refused, and is tried again then")
     refusals = models.PositiveSmallIntegerField(default=0, help_text="in a row; each makes the rest longer")
     trouble = models.CharField(max_length=500, blank=True, help_text="the last refusal, in Docker's words")
 

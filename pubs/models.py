@@ -112,6 +112,10 @@ class Bot(models.Model):
     unknown_since = models.DateTimeField(
         null=True, blank=True, help_text="since when its hub is out of sight, so that nothing is known about it"
     )
+    lost_at = models.DateTimeField(
+        null=True, blank=True, help_text="since when its hub is lost for good, so that it waits for a restore"
+    )
+    moving = models.BooleanField(default=False, help_text="on its way to another hub")
     changed_at = models.DateTimeField(auto_now_add=True, help_text="when the status last changed")
     started_at = models.DateTimeField(null=True, blank=True, help_text="when its service was last started or changed")
     reason = models.CharField(max_length=500, blank=True, help_text="why it is not up, in the owner's words")
