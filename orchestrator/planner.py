@@ -354,7 +354,7 @@ class _Pass:
     # --- hubs ---
     def _buy(self) -> list[Action]:
         """As many machines as are missing, and what those are told who found no room."""
-        size = self._size_of_new()
+        size, biggest = self.limits.hub_places, self._biggest()
         coming = _Room({hub.id: size for hub in self.actual.hubs if hub.state in ON_ITS_WAY})
         left = max(0, self.limits.max_hubs - sum(hub.state != "gone" for hub in self.actual.hubs))
         may_buy = left if self.actual.no_buy_until is None or self.now >= self.actual.no_buy_until else 0
@@ -362,7 +362,7 @@ class _Pass:
         waits: list[Action] = []
         for bot, places in self.homeless:
             hub = coming.take_fullest(places)
-            if hub is None and places <= size:
+            if hub is None and places <= biggest:
                 missing += 1
                 hub = -missing
                 coming.set(hub, size - places)
@@ -375,9 +375,9 @@ class _Pass:
         reports = [Report(None, AT_MAXIMUM)] if missing > left else []
         return [*[BuyHub()] * min(missing, may_buy), *waits, *reports]
 
-    def _size_of_new(self) -> int:
-        """Machines of one kind are bought, and those that are there show what it holds."""
-        known = [hub.places for hub in self.actual.hubs if hub.state in ("ready", "draining")]
+    def _biggest(self) -> int:
+        """Places that a machine really has. One may have less than is bought; then another like it is no help."""
+        known = [hub.places for hub in self.actual.hubs if hub.state == "ready"]
         return min(self.limits.hub_places, max(known, default=self.limits.hub_places))
 
     def _surplus(self) -> int | None:
