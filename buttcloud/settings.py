@@ -367,7 +367,8 @@ ENGINE_PORT = env.number("ENGINE_PORT", 2376)
 ENROL_URL = env.text("ENROL_URL", SITE_URL).rstrip("/")
 if PRODUCTION and not ENROL_URL.startswith("https://"):
     raise ImproperlyConfigured("Production needs an ENROL_URL with https://, for keys of the swarm go over it.")
-ALLOWED_HOSTS += {host for host in [urlsplit(ENROL_URL).hostname] if host} - set(ALLOWED_HOSTS)
+if (enrol_host := urlsplit(ENROL_URL).hostname or "") not in ALLOWED_HOSTS:
+    ALLOWED_HOSTS.append(enrol_host)
 ENROL_MINUTES = env.number("ENROL_MINUTES", 20)
 HUB_PACKAGES = env.words("HUB_PACKAGES", "docker.io,iptables,openssl,curl,ca-certificates")
 # After two to three of these Swarm calls a node down. Pubs are pinned, so nothing is gained by haste.

@@ -18,6 +18,7 @@ urlpatterns = [
     path("account/", include("accounts.urls")),
     path("accounts/", include("allauth.urls")),
     path("billing/", include("billing.urls")),
+    path("hubs/", include("orchestrator.urls")),
     path("stripe/", include("djstripe.urls", namespace="djstripe")),
     path("api/v1/", include("buttcloud.api_urls")),
     path("admin/", admin.site.urls),

@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings
 from django.core.cache import cache
 
-from orchestrator import machines, swarm
+from orchestrator import authority, machines, swarm
 from orchestrator.swarm.memory import MemorySwarm
 from tests.support.local_stripe import local_stripe  # noqa: F401
 from tests.support.make import Maker
@@ -32,6 +32,12 @@ def fresh_twins() -> Iterator[None]:
     swarm._connect.cache_clear()
     machines._connect.cache_clear()
     yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hub_authority() -> None:
+    """What fresh hubs are signed by, in the tests' own folder."""
+    authority.make()
 
 
 @pytest.fixture
