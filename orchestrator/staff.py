@@ -5,7 +5,6 @@ says what follows.
 """
 
 from collections.abc import Callable, Collection
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -16,17 +15,12 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from orchestrator.machines.local import LocalMachines
-from orchestrator.models import Hub, Placement
+from orchestrator.models import CARRYING, COMING, Hub, HubQuerySet, Placement
 from pubs import live
 
 State = Hub.State
 
-DRAINED_WITHIN = timedelta(hours=6)
-DESTROYED_WITHIN = timedelta(minutes=15)
-# The states in which pubs may run on a hub, so that losing it means something.
-CARRYING = (State.READY, State.DRAINING)
-DESTROYABLE = (State.REQUESTED, State.BOOTING, State.READY, State.DRAINING, State.FAILED)
-EVERY = Q()
+DESTROYABLE = (*COMING, *CARRYING, State.FAILED)
 
 
 class NotNow(Exception):
@@ -60,19 +54,14 @@ def drain(hub: Hub) -> str:
     _refuse_this_machine(hub, "drained")
     _need(hub, [State.READY])
     means = _drain_means(hub)
-    _change(
-        hub,
-        state=State.DRAINING,
-        deadline=timezone.now() + DRAINED_WITHIN,
-        reason="Staff drain it: what is on it moves, then it is destroyed.",
-    )
+    _wrote(hub, _as_read(hub).become(State.DRAINING, "Staff drain it: what is on it moves, then it is destroyed."))
     return f"{hub} is being drained. {means}"
 
 
 def uncordon(hub: Hub) -> str:
     """Call a drain off."""
     _need(hub, [State.DRAINING])
-    _change(hub, state=State.READY, deadline=None, reason="")
+    _wrote(hub, _as_read(hub).become(State.READY))
     return f"{hub} takes pubs again. What has moved stays where it is; moves that are not done are called off."
 
 
@@ -89,13 +78,7 @@ def destroy(hub: Hub) -> str:
     """Have the machine of an empty hub destroyed."""
     before_destroy(hub)
     on_it = Placement.objects.filter(Q(hub=OuterRef("pk")) | Q(moving_to=OuterRef("pk")), lost_at=None)
-    _change(
-        hub,
-        Q(~Exists(on_it)),
-        state=State.DESTROYING,
-        deadline=timezone.now() + DESTROYED_WITHIN,
-        reason="Staff have it destroyed.",
-    )
+    _wrote(hub, _as_read(hub).filter(~Exists(on_it)).become(State.DESTROYING, "Staff have it destroyed."))
     return f"{hub} is being destroyed: first its machine, then its node in the swarm."
 
 
@@ -122,12 +105,8 @@ def fence(hub: Hub) -> str:
     before_fence(hub)
     now = timezone.now()
     with transaction.atomic():
-        _change(
-            hub,
-            Q(lost_at__isnull=False, fenced_at=None),
-            fenced_at=now,
-            reason="Staff say that its machine is off for good.",
-        )
+        still_lost = _as_read(hub).filter(lost_at__isnull=False, fenced_at=None)
+        _wrote(hub, still_lost.update(fenced_at=now, reason="Staff say that its machine is off for good."))
         Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
     return f"{hub} is fenced: its machine is destroyed now, and what was on it waits for a restore."
 
@@ -143,9 +122,13 @@ def _need(hub: Hub, states: Collection[str]) -> None:
         raise NotNow(f"{hub} is {hub.state}: that needs a hub that is {' or '.join(states)}.")
 
 
-def _change(hub: Hub, only: Q = EVERY, **columns: Any) -> None:
-    """Write the columns if the row is in the state that it was read in, and `only` holds. NotNow if not."""
-    if not Hub.objects.filter(only, pk=hub.pk, state=hub.state).update(**columns):
+def _as_read(hub: Hub) -> HubQuerySet:
+    """Its row, if it is still in the state that it was read in."""
+    return Hub.objects.filter(pk=hub.pk, state=hub.state)
+
+
+def _wrote(hub: Hub, rows: int) -> None:
+    if not rows:
         raise NotNow(f"{hub} has changed just now: look at it again.")
     live.nudge()
 
@@ -174,14 +157,14 @@ def _drain_means(hub: Hub) -> str:
     load = _load(hub)
     if not load:
         return "It is empty, so its machine is destroyed at the next pass."
-    means = f"{load} move to other hubs, a few at a time, each away for some minutes at most. Then it is destroyed."
+    means = f"Now {load} must move to other hubs, a few at a time, each away for some minutes. Then it is destroyed."
     if hub.lost_at:
         means += " It is out of sight: nothing moves until it is back."
     others = with_load(living().exclude(pk=hub.pk))
     free = sum(
         max(0, other.places - other.taken) for other in others if other.state == State.READY and not other.lost_at
     )
-    coming = sum(settings.HUB_PLACES for other in others if other.state in (State.REQUESTED, State.BOOTING))
+    coming = sum(settings.HUB_PLACES for other in others if other.state in COMING)
     leaving = with_load(Hub.objects.filter(pk=hub.pk)).get().taken
     if free + coming >= leaving:
         return means

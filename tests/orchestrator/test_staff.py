@@ -1,4 +1,4 @@
-"""What staff see of the hubs and do about them, by command."""
+"""What staff see of the hubs and do about them, by command and in admin."""
 
 import io
 import json
@@ -7,12 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import Client
 from django.utils import timezone
 
 from orchestrator import staff
-from orchestrator.models import Hub, Placement
+from orchestrator.models import Enrolment, Hub, Placement
 from pubs import live
 from tests.support.make import Maker
 
@@ -70,7 +73,7 @@ def test_a_drain_is_written_with_deadline_and_reason_and_asks_for_a_pass(hub: An
     assert fresh(one).state == "draining" and fresh(one).reason and nudges == [1]
     deadline = fresh(one).deadline
     assert deadline and timedelta(hours=5) < deadline - timezone.now() <= timedelta(hours=6)
-    assert "2 pubs move to other hubs" in said and "bought" not in said and "MAX_HUBS" not in said
+    assert "2 pubs must move to other hubs" in said and "bought" not in said and "MAX_HUBS" not in said
 
 
 def test_a_drain_says_that_a_machine_must_be_bought_for_it(hub: Any) -> None:
@@ -293,3 +296,91 @@ def test_a_lost_hub_is_called_lost_and_a_fenced_one_fenced(hub: Any) -> None:
 
 def test_no_hub_is_said_in_words(make: Maker) -> None:
     assert "There is no hub yet." in run("hubs")
+
+
+# --- the same in admin -----------------------------------------------------------------------------------------------
+HUBS = "/admin/orchestrator/hub/"
+
+
+@pytest.fixture
+def admin(make: Maker) -> Client:
+    client = Client()
+    client.force_login(make.user("staff", is_staff=True, is_superuser=True))
+    return client
+
+
+def act(admin: Client, action: str, *hubs: Hub, **fields: str) -> str:
+    data = {"action": action, "_selected_action": [hub.pk for hub in hubs], **fields}
+    return admin.post(HUBS, data, follow=True).content.decode()
+
+
+def test_staff_drain_and_uncordon_in_admin(admin: Client, hub: Any, nudges: list[int]) -> None:
+    one, two = hub("hub-1", pubs=1), hub("hub-2")
+    said = act(admin, "drain", one)
+    assert "is being drained. Now 1 pub must move" in said and fresh(one).state == "draining"
+    said = act(admin, "uncordon", one, two)
+    assert "takes pubs again" in said and "ub-2 is ready: that needs a hub that is draining." in said
+    assert fresh(one).state == "ready" and nudges == [1, 1]
+    assert [entry.get_change_message()[:22] for entry in LogEntry.objects.all()] == [
+        "hub-1 takes pubs again",
+        "hub-1 is being drained",
+    ]
+
+
+@pytest.mark.parametrize(("deed", "fields"), [("destroy", {}), ("fence", {"lost_at": LONG_AGO})])
+def test_what_can_not_be_undone_asks_for_the_name_first(
+    admin: Client, hub: Any, nudges: list[int], deed: str, fields: dict[str, Any]
+) -> None:
+    one = hub("hub-1", **fields)
+    before = Hub.objects.values().get()
+    page = act(admin, deed, one)
+    assert f"{deed.title()} hub-1?" in page and "for good, with its disk" in page or "give your word" in page
+    assert "nothing was done" in act(admin, deed, one, typed="hub-2")
+    assert Hub.objects.values().get() == before and not nudges
+    page = act(admin, deed, one, typed=" hub-1 ")
+    assert "ub-1 is" in page and 'name="typed"' not in page
+    assert nudges == [1] and (fresh(one).state == "destroying" or fresh(one).fenced_at)
+
+
+@pytest.mark.parametrize("deed", ["destroy", "fence"])
+def test_what_can_not_be_undone_is_refused_before_a_name_is_asked_for(admin: Client, hub: Any, deed: str) -> None:
+    one, two = hub("hub-1", pubs=1), hub("hub-2")
+    refused = act(admin, deed, one, typed="hub-1")
+    assert ("ub-1 has 1 pub on it" in refused or "ub-1 is in sight" in refused) and 'name="typed"' not in refused
+    assert "one by one" in act(admin, deed, one, two)
+    assert (fresh(one).state, fresh(two).state) == ("ready", "ready")
+
+
+@pytest.mark.parametrize("deed", ["drain", "uncordon", "destroy", "fence"])
+def test_staff_who_may_only_look_have_no_deeds(make: Maker, hub: Any, deed: str) -> None:
+    looker = make.user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_hub"))
+    client, one = Client(), hub("hub-1", lost_at=LONG_AGO)
+    client.force_login(looker)
+    assert "hub-1" in client.get(HUBS).content.decode()
+    before = Hub.objects.values().get()
+    assert f'value="{deed}"' not in client.get(HUBS).content.decode()
+    act(client, deed, one, typed="hub-1")
+    assert Hub.objects.values().get() == before
+
+
+def test_the_list_is_filtered_by_what_is_lost_or_late(admin: Client, hub: Any) -> None:
+    hub("hub-1", lost_at=LONG_AGO)
+    hub("hub-2", deadline=LONG_AGO)
+    hub("hub-3", state="gone", deadline=timezone.now() + timedelta(hours=5))
+
+    def names(query: str) -> set[str]:
+        return {hub.name for hub in admin.get(f"{HUBS}?{query}").context["cl"].result_list}
+
+    assert names("lost=yes") == {"hub-1"} and names("overdue=yes") == {"hub-2"}
+    assert names("state__exact=gone") == {"hub-3"} and names("") == {"hub-1", "hub-2", "hub-3"}
+
+
+def test_a_hubs_page_tells_how_it_joined_and_keeps_the_ticket_to_itself(admin: Client, hub: Any) -> None:
+    one = hub("hub-1", state="booting")
+    assert admin.get(f"{HUBS}{one.pk}/change/").status_code == 200  # without an invitation
+    Enrolment.objects.create(
+        hub=one, until=timezone.now(), answer={"token": "SWMTKN-1-secret"}, report="curl: (7) Failed to connect"
+    )
+    page = admin.get(f"{HUBS}{one.pk}/change/").content.decode()
+    assert "Failed to connect" in page and "SWMTKN" not in page
