@@ -4,7 +4,8 @@
 #   scripts/setup.sh engine   and a Docker engine that is a swarm
 #   scripts/setup.sh image    (no .venv) engine, swarm and the pub image
 #   scripts/setup.sh run      all of these
-#   scripts/setup.sh test     all of these and Chromium; what cannot be had is named, and its tests skip
+#   scripts/setup.sh test     all of these, Chromium, a name server and what the lab of many hubs needs; what
+#                           cannot be had is named, and its tests skip
 set -uo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/lib.sh"
@@ -39,6 +40,26 @@ ready_chromium() {
     }
 }
 
+# Machines made of namespaces, each with an engine of its own: tests/support/lab.
+ready_lab() {
+    local missing=()
+    have ip || missing+=(iproute2)
+    have iptables || missing+=(iptables)
+    have tini || missing+=(tini)
+    have busybox || missing+=(busybox-static)
+    have openssl || missing+=(openssl)
+    [ ${#missing[@]} -gt 0 ] && can_apt || return 0
+    apt_install "tests of many hubs need it" "${missing[@]}" || say "So the tests of many hubs will be skipped." >&2
+}
+
+# Debian starts what it installs. The tests start one of their own, and this machine needs none.
+ready_name_server() {
+    have knotd || {
+        ! can_apt || { apt_install "the tests of a name server need it" knot && systemctl disable --now knot >/dev/null 2>&1; }
+        have knotd || say "There is no knotd (Debian: sudo apt-get install knot), so the tests of a name server will be skipped." >&2
+    }
+}
+
 main() {
     local began=$SECONDS
     one_at_a_time
@@ -48,7 +69,7 @@ main() {
         engine) ready_engine && ready_swarm ;;
         image) ready_docker ;;
         run) ready_python && ready_docker ;;
-        test) ready_python && ready_chromium && ready_docker_for_tests ;;
+        test) ready_python && ready_chromium && ready_name_server && ready_lab && ready_docker_for_tests ;;
         *) die "scripts/setup.sh does not know '$1'." "It knows: python, engine, image, run, test." ;;
     esac || exit 1
     local version

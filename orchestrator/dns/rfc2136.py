@@ -1,4 +1,4 @@
-"""A zone of a name server that takes dynamic updates (RFC 2136) and transfers (AXFR), both under one TSIG key.
+"""A zone of a name server that takes dynamic updates (RFC 2136) and transfers (AXFR, IXFR), both under one TSIG key.
 
 Each name of ours holds an address record, and a TXT record that says which deployment wrote it. So several deployments
 and other people's records share a zone, and a change of ours demands that the name is still ours, or nobody's.
@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from itertools import batched
+from threading import Lock
 
 import dns.exception
 import dns.message
@@ -16,6 +17,7 @@ import dns.name
 import dns.query
 import dns.rcode
 import dns.rdataclass
+import dns.rdataset
 import dns.rdatatype
 import dns.tsig
 import dns.update
@@ -36,15 +38,20 @@ REMEDIES = {
 }
 MISMATCHES = (dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.NXRRSET)
 
+_copies: dict[tuple[str, str], dns.zone.Zone] = {}
+_one_look = Lock()
+
 
 class ZoneNames:
     def records(self) -> dict[str, str]:
-        zone = dns.zone.Zone(_zone_name(), relativize=False)
-        with _errors_in_words():
-            query, _ = dns.xfr.make_query(zone, keyring=_key())
-            where, port = _server()
-            dns.query.inbound_xfr(where, zone, query, port, timeout=SECONDS, lifetime=2 * SECONDS)
-        return {name.to_text(omit_final_dot=True): _address(node) for name, node in zone.items() if _is_ours(node)}
+        mark = dns.rdataset.from_text("IN", "TXT", settings.DNS_TTL, _mark())
+        with _whole_zone() as zone:
+            return {
+                name.to_text(omit_final_dot=True): _address(node)
+                for name, node in zone.items()
+                # Our mark and no other text beside it, which is what a change will demand.
+                if node.get_rdataset(mark.rdclass, mark.rdtype) == mark
+            }
 
     def sync(self, wanted: Mapping[str, str]) -> None:
         seen = self.records()
@@ -110,12 +117,6 @@ def _add(update: dns.update.UpdateMessage, name: dns.name.Name, ours: bool, addr
         update.delete(name, "TXT")
 
 
-def _is_ours(node: dns.node.Node) -> bool:
-    """Whether our mark is the name's only TXT record, which is what a change will demand."""
-    marks = node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.TXT)
-    return marks is not None and [mark.to_text() for mark in marks] == [_mark()]
-
-
 def _address(node: dns.node.Node) -> str:
     """The one address with the TTL that we give; "" for anything else, which makes it be written again."""
     found = [
@@ -145,6 +146,21 @@ def _server() -> tuple[str, int]:
     host, _, port = settings.DNS_SERVER.rpartition(":")
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     return str(found[0][4][0]), int(port)
+
+
+@contextmanager
+def _whole_zone() -> Iterator[dns.zone.Zone]:
+    """All of the zone as it is now. What changed since the last look is all that travels (IXFR), if the server can."""
+    place = (settings.DNS_SERVER, settings.DNS_ZONE)
+    with _one_look:
+        zone = _copies.pop(place, None) or dns.zone.Zone(_zone_name(), relativize=False)
+        with _errors_in_words():
+            query, _ = dns.xfr.make_query(zone, keyring=_key())
+            where, port = _server()
+            dns.query.inbound_xfr(where, zone, query, port, timeout=SECONDS, lifetime=4 * SECONDS)
+        # Only a copy that came through whole serves the next look.
+        _copies[place] = zone
+        yield zone
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A real name server (Debian's knot) with a zone that it lets us change."""
 
 import base64
+import os
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,8 @@ from orchestrator.dns import NamesError, host_of, sync
 from orchestrator.dns.rfc2136 import ZoneNames
 from tests.support.wait import until
 
-pytestmark = pytest.mark.skipif(not shutil.which("knotd"), reason="there is no knotd (Debian: apt-get install knot)")
+KNOTD = shutil.which("knotd", path=f"{os.environ['PATH']}:/usr/sbin")
+pytestmark = pytest.mark.skipif(not KNOTD, reason="there is no knotd (Debian: apt-get install knot)")
 
 SECRET = base64.b64encode(b"what the name server knows us by").decode()
 OTHER_SECRET = base64.b64encode(b"what somebody else is known by..").decode()
@@ -27,6 +29,7 @@ CONFIGURATION = """
 server:
     rundir: {folder}
     listen: 127.0.0.1@{port}
+    tcp-io-timeout: 10000
     udp-workers: 1
     tcp-workers: 1
     background-workers: 1
@@ -55,7 +58,6 @@ zone:
     storage: {folder}
     file: zone
     zonefile-sync: -1
-    journal-content: none
     acl: [change, read]
 """
 ZONE = """
@@ -105,7 +107,7 @@ def server(tmp_path: Path, settings: Any) -> Iterator[NameServer]:
     (tmp_path / "zone").write_text(ZONE)
     (tmp_path / "knot.conf").write_text(CONFIGURATION.format(folder=tmp_path, port=port, secret=SECRET))
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(["knotd", "-c", str(tmp_path / "knot.conf")], stdout=log, stderr=log)
+        process = subprocess.Popen([str(KNOTD), "-c", str(tmp_path / "knot.conf")], stdout=log, stderr=log)
     try:
         started = NameServer(port)
         until("the name server answers", lambda: process.poll() is not None or started.answers())
