@@ -403,7 +403,7 @@ class _Pass:
 
     def _live(self, hub: HubSeen, surplus: int | None) -> HubAction | None:
         """The next step of the hub's life."""
-        if hub.fenced:
+        if hub.fenced and hub.state != "gone":
             return FenceHub(hub.id) if hub.id in self.held else DestroyHub(hub.id)
         match hub.state:
             case "requested" | "booting":
