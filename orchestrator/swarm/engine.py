@@ -1,7 +1,7 @@
-"""The real swarm, through its manager's engine.
+"""The real swarm: through its manager, and where only the engine of a node can do it, through that one.
 
-What Swarm does and does not was measured; the reasons stand beside the lines that they explain. Requests go through one
-door, `_call`, because docker-py's own Service.update() adds defaults that restart a pub at a change of a label.
+What Swarm does and does not was measured; the reasons stand beside the lines that they explain. A spec is read, changed
+and written back whole: docker-py's own Service.update() adds defaults that restart a pub at a change of a label.
 """
 
 import asyncio
@@ -9,21 +9,19 @@ import json
 import logging
 import os
 import struct
-import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import aiodocker
-import docker
-import docker.errors
-import requests
-import urllib3
 from django.conf import settings
+from urllib3 import BaseHTTPResponse
 
 from orchestrator.swarm import (
+    JoinTicket,
     Node,
     NotRunning,
     Output,
@@ -35,82 +33,50 @@ from orchestrator.swarm import (
     digest_of,
     service_name,
 )
+from orchestrator.swarm.client import ANSWER_SECONDS, PIECE, Client, engine_at, engine_on
+from orchestrator.swarm.sample import sample
+from orchestrator.swarm.spec import (
+    BOT,
+    DEPLOYMENT,
+    DIGEST,
+    HUB,
+    SECOND,
+    hub_label,
+    init_spec,
+    labels,
+    service_spec,
+)
+from orchestrator.swarm.volume import copy_volume
 from pubs.live import Stats
 
 log = logging.getLogger(__name__)
 
-OUTPUT_MAX = 2**20  # bytes of a program's output that are kept
-SECOND = 10**9  # Docker counts in nanoseconds
-STOP_SECONDS = 30  # less than 45: swarmkit starts the next task after a minute, stopped or not
+Dict = dict[str, Any]  # one of Docker's
+
 SOCKET = "unix:///var/run/docker.sock"
-USER = "1000:1000"
-PIDS = 200
-INIT_MEMORY = 256 * 2**20
-LOGS = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
-SCRATCH = "/tmp"  # noqa: S108  (inside a container whose root is read-only)
-
-
-def label(name: str) -> str:
-    return f"buttcloud.{name}"
+OUTPUT_MAX = 2**20  # bytes of a program's output that are kept
+# Swarm answers so, with status 500, to a change of what was changed since it was read.
+STALE = "update out of sequence"
+CHANGE_TRIES = 8
+PING_SECONDS = 3
+PINGS_SECONDS = 5  # for all engines together
+PINGS_AT_ONCE = 200
+IMAGE_SECONDS = 240
+# More names make no address that Docker reads.
+NAMES_MAX = 200
 
 
 class EngineSwarm:
     def __init__(self, url: str = "") -> None:
-        self.url = url or os.environ.get("DOCKER_HOST") or SOCKET
-        # A requests session is not made for many threads: each has its own.
-        self._local = threading.local()
+        self.manager = engine_at(url or os.environ.get("DOCKER_HOST") or SOCKET)
         self._node_here = ""
+        self._nodes_elsewhere: set[str] = set()
 
-    # --- one door ------------------------------------------------------------------------------------------------
-    @property
-    def _api(self) -> docker.APIClient:
-        if not hasattr(self._local, "api"):
-            try:
-                self._local.api = docker.APIClient(base_url=self.url, version="auto", timeout=60)
-            except docker.errors.DockerException as error:
-                raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
-        return self._local.api
-
-    def _ask(self, method: str, path: str, body: Any = None, stream: bool = False, **params: Any) -> requests.Response:
-        api = self._api
-        address = f"{api.base_url}/v{api.api_version}{path}"
-        try:
-            return api.request(method, address, json=body, params=params, stream=stream, timeout=60)
-        except requests.RequestException as error:
-            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
-
-    def _call(self, method: str, path: str, body: Any = None, ok: tuple[int, ...] = (), **params: Any) -> Any:
-        """The decoded answer, or None for a status in `ok`, which is good news (there already, gone already)."""
-        answer = self._ask(method, path, body, **params)
-        if answer.status_code in ok:
-            return None
-        if not answer.ok:
-            raise SwarmError(_message(answer))
-        return answer.json() if answer.content else None
-
-    def _list(self, path: str, filters: dict[str, list[str]], **params: Any) -> list[dict[str, Any]]:
-        # 404: tasks of a service that is gone.
-        return self._call("GET", path, ok=(404,), filters=json.dumps(filters), **params) or []
-
-    # --- observing -----------------------------------------------------------------------------------------------
-    def look(self) -> Sight:
-        here = self._here()
-        ours = {"label": [f"{label('deployment')}={settings.DEPLOYMENT}"]}
-        services = [service for service in self._list("/services", ours, status="true") if _is_pub(service)]
-        complaints = self._complaints([s["Spec"]["Name"] for s in services if not _is_healthy(s)])
-        nodes = self._list("/nodes", {})
-        if all(node["ID"] != here for node in nodes):
-            here = self._here(anew=True)
-        return Sight(
-            at=datetime.now(UTC),
-            nodes=tuple(_node(node, here) for node in nodes),
-            services=tuple(_service(s, complaints.get(s["ID"], "")) for s in services),
-        )
-
+    # --- which engine ------------------------------------------------------------------------------------------------
     def _here(self, anew: bool = False) -> str:
         """The node of the engine that we talk to. Kept, for Docker takes 20 ms to say it, half of a whole look."""
         if anew or not self._node_here:
-            info = self._call("GET", "/info")["Swarm"]
+            info = self.manager.call("GET", "/info")["Swarm"]
             if not info.get("ControlAvailable"):
                 raise SwarmError(
                     "This Docker engine is no swarm manager: run `docker swarm init` (`make run` does it)."
@@ -118,158 +84,258 @@ class EngineSwarm:
             self._node_here = info["NodeID"]
         return self._node_here
 
-    def _complaints(self, names: list[str]) -> dict[str, str]:
-        """Service id → why it does not run. Asked only for those that do not.
+    def _is_here(self, node_id: str) -> bool:
+        if node_id in self._nodes_elsewhere:
+            return False
+        # What is kept may be of a swarm that this machine has left.
+        if node_id == self._here() or node_id == self._here(anew=True):
+            return True
+        self._nodes_elsewhere.add(node_id)
+        return False
+
+    def _engine(self, node_id: str) -> Client:
+        """The node's own engine: the manager can neither run programs nor see volumes on another node."""
+        if self._is_here(node_id):
+            return self.manager
+        node = self.manager.call("GET", f"/nodes/{node_id}", ok=(404,))
+        if node is None:
+            raise Unreachable(f"The swarm has no node {node_id}, and so nobody knows what runs there.")
+        return engine_on(node["Status"]["Addr"])
+
+    # --- observing ---------------------------------------------------------------------------------------------------
+    def look(self) -> Sight:
+        here = self._here()
+        nodes = self.manager.list("/nodes", {})
+        if all(node["ID"] != here for node in nodes):
+            here = self._here(anew=True)
+        seen = tuple(_node(node, here) for node in nodes)
+        ours = {"label": [f"{DEPLOYMENT}={settings.DEPLOYMENT}"]}
+        services = self.manager.list("/services", ours, status="true")
+        complaints = self._complaints(services, {node.id for node in seen if node.ready})
+        pubs = (_service(service, complaints) for service in services)
+        return Sight(at=datetime.now(UTC), nodes=seen, services=tuple(pub for pub in pubs if pub))
+
+    def _complaints(self, services: list[Dict], ready: set[str]) -> dict[str, str]:
+        """Service id → why it does not run. Asked only for those that do not though their node is there.
 
         The newest task may be on its start and have nothing to say while the one before it says why it ended.
         """
+        names = [s["Spec"]["Name"] for s in services if not _is_healthy(s) and _pinned_to(s["Spec"]) in ready]
         if not names:
             return {}
-        tasks = sorted(self._list("/tasks", {"service": names}), key=lambda task: task["CreatedAt"])
+        tasks = self.manager.list("/tasks", {"service": names} if len(names) <= NAMES_MAX else {})
+        tasks.sort(key=lambda task: task["CreatedAt"])
         states = {task["ServiceID"]: task["Status"]["State"] for task in tasks}
         errors = {task["ServiceID"]: task["Status"]["Err"] for task in tasks if task["Status"].get("Err")}
         return states | errors
 
-    # --- doing ---------------------------------------------------------------------------------------------------
-    def mark_node(self, node_id: str, hub: UUID) -> None:
-        node = self._call("GET", f"/nodes/{node_id}")
-        spec = node["Spec"]
-        spec.setdefault("Labels", {})[_hub_label()] = str(hub)
-        self._call("POST", f"/nodes/{node_id}/update", spec, version=node["Version"]["Index"])
+    # --- the swarm and its nodes -------------------------------------------------------------------------------------
+    def _change(self, path: str, change: Callable[[Dict], bool], **params: Any) -> bool:
+        """Read a spec, have it changed, write it back; once more if somebody was faster. False if nothing changed."""
+        for tries_left in reversed(range(CHANGE_TRIES)):
+            read = self.manager.call("GET", path)
+            if not change(read["Spec"]):
+                return False
+            try:
+                self.manager.call("POST", f"{path}/update", read["Spec"], version=read["Version"]["Index"], **params)
+                return True
+            except SwarmError as error:
+                if STALE not in str(error) or not tries_left:
+                    raise
+        return False
 
-    def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
-        self._check_here(node_id)
-        name = service_name(bot_id)
-        self._call("POST", "/volumes/create", {"Name": name, "Labels": _labels(bot_id)})
-        container = f"{name}-init"
-        # One that a killed worker left: the identity is on the volume or not, asking again finds out.
-        self._call("DELETE", f"/containers/{container}", ok=(404,), force="true")
-        self._call("POST", "/containers/create", _init_spec(bot_id, image), name=container)
+    def mark_node(self, node_id: str, hub: UUID) -> None:
+        def mark(spec: Dict) -> bool:
+            marks = spec.setdefault("Labels", {})
+            changed = marks.get(hub_label()) != str(hub)
+            marks[hub_label()] = str(hub)
+            return changed
+
+        self._change(f"/nodes/{node_id}", mark)
+
+    def remove_node(self, node_id: str) -> None:
+        self.manager.call("DELETE", f"/nodes/{node_id}", ok=(404,), force="true")
+
+    def engines(self, node_ids: Iterable[str]) -> dict[str, str]:
+        asked = list(node_ids)
+        if not asked:
+            return {}
+        addresses = {node["ID"]: node["Status"].get("Addr", "") for node in self.manager.list("/nodes", {})}
+        threads = ThreadPoolExecutor(min(len(asked), PINGS_AT_ONCE), "ping")
+        pings = {threads.submit(self._ping, node_id, addresses.get(node_id)): node_id for node_id in asked}
+        done, _ = wait(pings, PINGS_SECONDS)
+        threads.shutdown(wait=False, cancel_futures=True)
+        late = f"The engine did not answer within {PINGS_SECONDS} seconds."
+        return {node_id: ping.result() if ping in done else late for ping, node_id in pings.items()}
+
+    def _ping(self, node_id: str, address: str | None) -> str:
+        """ "" or why it does not answer."""
+        if address is None:
+            return "The swarm has no such node."
         try:
-            self._call("POST", f"/containers/{container}/start")
-            exit_code = self._call("POST", f"/containers/{container}/wait")["StatusCode"]
-            said = self._api.logs(container, stdout=True, stderr=True).decode()
-        except docker.errors.DockerException as error:
-            raise SwarmError(f"The identity could not be made: {error}") from error
+            engine = self.manager if self._is_here(node_id) else engine_on(address)
+            engine.ping(PING_SECONDS)
+        except SwarmError as error:
+            return str(error)
+        return ""
+
+    def have_image(self, node_id: str, image: str) -> None:
+        engine = self._engine(node_id)
+        if _has_image(engine, image):
+            return
+        if not image.startswith("sha256:"):
+            engine.progress("/images/create", seconds=IMAGE_SECONDS, fromImage=image)
+        elif _has_image(self.manager, image):
+            with self.manager.stream("GET", f"/images/{image}/get") as tar:
+                engine.progress("/images/load", tar.stream(PIECE), seconds=IMAGE_SECONDS, quiet="true")
+        if not _has_image(engine, image):
+            raise SwarmError(f"No such image: {image}")
+
+    def join_ticket(self) -> JoinTicket:
+        token = self.manager.call("GET", "/swarm")["JoinTokens"]["Worker"]
+        managers = [manager["Addr"] for manager in self.manager.call("GET", "/info")["Swarm"]["RemoteManagers"]]
+        if any(address.startswith("127.") for address in managers):
+            raise SwarmError(
+                "The swarm's manager says that it is at 127.0.0.1, where no other machine finds it: make the swarm "
+                "with `docker swarm init --advertise-addr ADDRESS`, its address on the private network."
+            )
+        return JoinTicket(token, managers)
+
+    def rotate_join_token(self) -> None:
+        self._change("/swarm", lambda spec: True, rotateWorkerToken="true")
+
+    def tune(self) -> None:
+        def tuned(spec: Dict) -> bool:
+            before = json.dumps(spec, sort_keys=True)
+            spec.setdefault("Orchestration", {})["TaskHistoryRetentionLimit"] = 1
+            spec.setdefault("Dispatcher", {})["HeartbeatPeriod"] = settings.NODE_HEARTBEAT_SECONDS * SECOND
+            return json.dumps(spec, sort_keys=True) != before
+
+        self._change("/swarm", tuned)
+
+    # --- pubs --------------------------------------------------------------------------------------------------------
+    def make_identity(self, bot_id: UUID, node_id: str, image: str) -> str:
+        engine, name = self._engine(node_id), service_name(bot_id)
+        engine.call("POST", "/volumes/create", {"Name": name, "Labels": labels(bot_id)})
+        container = f"/containers/{name}-init"
+        # One that a killed worker left: the identity is on the volume or not, asking again finds out.
+        engine.call("DELETE", container, ok=(404,), force="true")
+        engine.call("POST", "/containers/create", init_spec(bot_id, image), name=f"{name}-init")
+        try:
+            engine.call("POST", f"{container}/start")
+            exit_code = engine.call("POST", f"{container}/wait")["StatusCode"]
+            with engine.stream("GET", f"{container}/logs", stdout="true", stderr="true") as answer:
+                out, err = _read(answer)
         finally:
-            self._call("DELETE", f"/containers/{container}", ok=(404, 409), force="true")
+            engine.call("DELETE", container, ok=(404, 409), force="true")
         if exit_code:
-            raise SwarmError(f"The identity could not be made (exit code {exit_code}): {said.strip()[-300:]}")
-        return json.loads(said.strip().splitlines()[-1])["id"]
+            said = (out + err).decode(errors="replace").strip()[-300:]
+            raise SwarmError(f"The identity could not be made (exit code {exit_code}): {said}")
+        return json.loads(out.splitlines()[-1])["id"]
+
+    def is_stopped(self, bot_id: UUID, node_id: str) -> bool:
+        its = {"label": [f"{BOT}={bot_id}"]}
+        return not any(map(_may_run, self._engine(node_id).list("/containers/json", its, all="true")))
+
+    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+        if source == target:
+            raise SwarmError("A volume is not copied onto itself.")
+        copy_volume(bot_id, self._engine(source), self._engine(target), image)
 
     def digest(self, pub: PubService) -> str:
         return digest_of(service_spec(replace(pub, name="")))
 
     def put_service(self, pub: PubService) -> bool:
-        digest = self.digest(pub)
-        spec = service_spec(pub)
+        wish = service_spec(pub)
         # A label of the service, not of its containers: changing it alone restarts nothing.
-        spec["Labels"][label("digest")] = digest
-        existing = self._call("GET", f"/services/{spec['Name']}", ok=(404,))
-        if existing is None:
-            # 409: another worker was faster with the same name, and so with the same service.
-            self._call("POST", "/services/create", spec, ok=(409,))
+        wish["Labels"][DIGEST] = self.digest(pub)
+
+        def change(spec: Dict) -> bool:
+            if spec["Labels"].get(DIGEST) == wish["Labels"][DIGEST]:
+                return False
+            if _pinned_to(spec) != pub.node_id:
+                raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
+            spec.clear()
+            spec.update(wish)
             return True
-        if existing["Spec"]["Labels"].get(label("digest")) == digest:
-            return False
-        if _pinned_to(existing) != pub.node_id:
-            raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
-        self._call("POST", f"/services/{existing['ID']}/update", spec, version=existing["Version"]["Index"])
+
+        path = f"/services/{wish['Name']}"
+        if self.manager.call("GET", path, ok=(404,)):
+            return self._change(path, change)
+        # 409: another worker was faster with the same name, and so with the same service.
+        self.manager.call("POST", "/services/create", wish, ok=(409,))
         return True
 
     def remove_service(self, bot_id: UUID) -> None:
-        self._call("DELETE", f"/services/{service_name(bot_id)}", ok=(404,))
+        self.manager.call("DELETE", f"/services/{service_name(bot_id)}", ok=(404,))
 
-    # --- a running pub -------------------------------------------------------------------------------------------
-    def _container(self, service: str) -> str:
-        tasks = self._list("/tasks", {"service": [service], "desired-state": ["running"]})
+    # --- a running pub -----------------------------------------------------------------------------------------------
+    def _container(self, service: str) -> tuple[Client, str]:
+        tasks = self.manager.list("/tasks", {"service": [service], "desired-state": ["running"]})
         running = [task for task in tasks if task["Status"]["State"] == "running"]
         if not running:
             raise NotRunning("The pub is not running just now.")
         newest = max(running, key=lambda task: task["Status"]["Timestamp"])
-        self._check_here(newest["NodeID"])
-        return newest["Status"]["ContainerStatus"]["ContainerID"]
-
-    def _check_here(self, node_id: str) -> None:
-        """Swarm's manager can neither stream stats nor run programs on another node; only its own engine can."""
-        # What is kept may be of a swarm that this machine has left.
-        if node_id != self._here() and node_id != self._here(anew=True):
-            raise Unreachable("The pub lives on a machine whose engine is not connected.")
+        return self._engine(newest["NodeID"]), newest["Status"]["ContainerStatus"]["ContainerID"]
 
     def run(self, service: str, argv: list[str], timeout: float) -> Output:
-        container = self._container(service)
+        engine, container = self._container(service)
         # The engine can't end a program that it started, so the limit goes along.
         wish = {"Cmd": ["timeout", "-k", "1", f"{timeout:g}", *argv], "AttachStdout": True, "AttachStderr": True}
-        started = self._call("POST", f"/containers/{container}/exec", wish, ok=(404, 409))
+        started = engine.call("POST", f"/containers/{container}/exec", wish, ok=(404, 409))
         if started is None:
             raise NotRunning("The pub stopped while it was asked.")
         program = f"/exec/{started['Id']}"
-        with self._ask("POST", f"{program}/start", {"Detach": False, "Tty": False}, stream=True) as answer:
-            if not answer.ok:
-                raise NotRunning(_message(answer))
-            out, err = _read(answer.raw)
-        code = self._call("GET", f"{program}/json")["ExitCode"]
+        begin = {"Detach": False, "Tty": False}
+        try:
+            with engine.stream("POST", f"{program}/start", begin, seconds=timeout + ANSWER_SECONDS) as answer:
+                out, err = _read(answer)
+        except Unreachable:
+            raise
+        except SwarmError as error:
+            raise NotRunning(str(error)) from error
+        code = engine.call("GET", f"{program}/json")["ExitCode"]
         return Output(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     async def stats(self, service: str) -> AsyncIterator[Stats]:
-        container = await asyncio.to_thread(self._container, service)
-        engine = aiodocker.Docker(url=self.url)
-        stream = engine.containers.container(container).stats(stream=True)
-        before: dict[str, Any] | None = None
-        try:
+        engine, container = await asyncio.to_thread(self._container, service)
+        before: Dict | None = None
+        async with aclosing(engine.stats(container)) as samples:  # type: ignore[type-var]
             seq = 0
-            async for raw in stream:
+            async for raw in samples:
                 if not raw.get("memory_stats"):
                     return  # the last words of a container that ended
-                yield _sample(raw, before, seq)
+                yield sample(raw, before, seq)
                 before, seq = raw, seq + 1
-        except aiodocker.DockerError as error:
-            raise NotRunning(error.message) from error
-        except (OSError, aiodocker.exceptions.DockerContainerError) as error:
-            raise Unreachable(str(error)) from error
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-            await engine.close()
 
 
-def _read(stream: urllib3.BaseHTTPResponse) -> tuple[bytes, bytes]:
+def _has_image(engine: Client, image: str) -> bool:
+    return engine.call("GET", f"/images/{image}/json", ok=(404,)) is not None
+
+
+def _read(answer: BaseHTTPResponse) -> tuple[bytes, bytes]:
     """What a program printed, up to OUTPUT_MAX bytes each; the rest is read and dropped, so that it can end.
 
     Docker sends frames: a byte for stdout (1) or stderr (2), three of nothing, four of size, and the piece.
     """
     said = {1: bytearray(), 2: bytearray()}
-    try:
-        while len(head := stream.read(8)) == 8:
-            channel, size = struct.unpack(">BxxxL", head)
-            piece = stream.read(size)
-            said[channel] += piece[: OUTPUT_MAX - len(said[channel])]
-    except (urllib3.exceptions.HTTPError, KeyError, OSError) as error:
-        raise Unreachable(f"The Docker engine broke off its answer: {error}") from error
+    while len(head := answer.read(8)) == 8:
+        channel, size = struct.unpack(">BxxxL", head)
+        piece = answer.read(size)
+        said[channel] += piece[: OUTPUT_MAX - len(said[channel])]
     return bytes(said[1]), bytes(said[2])
 
 
 # --- Docker's dicts into ours ----------------------------------------------------------------------------------------
-def _message(answer: requests.Response) -> str:
-    try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError):
-        return f"Docker answered {answer.status_code}: {answer.text[:200]}"
-
-
-def _hub_label() -> str:
-    """Of our deployment, so that several can share an engine."""
-    return label(f"hub.{settings.DEPLOYMENT}")
-
-
-def _node(node: dict[str, Any], here: str) -> Node:
+def _node(node: Dict, here: str) -> Node:
     return Node(
         id=node["ID"],
         name=node["Description"]["Hostname"],
         address=node["Status"].get("Addr", ""),
         ready=node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active",
         memory=node["Description"]["Resources"]["MemoryBytes"],
-        hub=_uuid((node["Spec"].get("Labels") or {}).get(_hub_label())),
-        claims=_uuid((node["Description"]["Engine"].get("Labels") or {}).get(label("hub"))),
+        hub=_uuid((node["Spec"].get("Labels") or {}).get(hub_label())),
+        claims=_uuid((node["Description"]["Engine"].get("Labels") or {}).get(HUB)),
         is_manager_here=node["ID"] == here,
     )
 
@@ -282,171 +348,34 @@ def _uuid(written: str | None) -> UUID | None:
         return None
 
 
-def _is_pub(service: dict[str, Any]) -> bool:
-    """Something that bears our mark and is no pub is told about, and stops nothing."""
-    if _uuid(service["Spec"]["Labels"].get(label("bot"))) and _pinned_to(service):
-        return True
-    log.error("service %s bears our label and is no pub of ours: remove it", service["Spec"]["Name"])
-    return False
+def _service(service: Dict, complaints: dict[str, str]) -> Service | None:
+    """None for something that bears our mark and is no pub: it is told about, and stops nothing."""
+    spec = service["Spec"]
+    bot_id, node_id = _uuid(spec["Labels"].get(BOT)), _pinned_to(spec)
+    if bot_id is None or not node_id:
+        log.error("service %s bears our label and is no pub of ours: remove it", spec["Name"])
+        return None
+    return Service(
+        bot_id=bot_id,
+        node_id=node_id,
+        digest=spec["Labels"].get(DIGEST, ""),
+        healthy=_is_healthy(service),
+        complaint=complaints.get(service["ID"], ""),
+    )
 
 
-def _is_healthy(service: dict[str, Any]) -> bool:
+def _is_healthy(service: Dict) -> bool:
     # With a health check Swarm counts a task as running only once it is healthy.
     return service["ServiceStatus"]["RunningTasks"] >= 1
 
 
-def _pinned_to(service: dict[str, Any]) -> str:
-    constraints = service["Spec"]["TaskTemplate"].get("Placement", {}).get("Constraints") or [""]
+def _pinned_to(spec: Dict) -> str:
+    constraints = spec["TaskTemplate"].get("Placement", {}).get("Constraints") or [""]
     return constraints[0].removeprefix("node.id==")
 
 
-def _service(service: dict[str, Any], complaint: str) -> Service:
-    labels = service["Spec"]["Labels"]
-    return Service(
-        bot_id=UUID(labels[label("bot")]),
-        node_id=_pinned_to(service),
-        digest=labels.get(label("digest"), ""),
-        healthy=_is_healthy(service),
-        complaint=complaint,
-    )
-
-
-def _sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Stats:
-    """The figures of `docker stats`, on cgroup v1 and v2."""
-    memory = raw["memory_stats"]
-    details = memory.get("stats") or {}
-    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-    totals, earlier = _totals(raw), _totals(before or raw)
-    # The first sample has nothing before it: its rates are 0.
-    seconds = _seconds_between(before or raw, raw) or 1.0
-    rates = {name: max(0.0, (totals[name] - earlier[name]) / seconds) for name in totals}
-    return Stats(
-        at=raw["read"],
-        seq=seq,
-        cpu=_cpu(raw),
-        memory=max(0, memory.get("usage", 0) - cache),
-        memory_limit=memory.get("limit", 0),
-        pids=(raw.get("pids_stats") or {}).get("current", 0),
-        net_rx=totals["net_rx"],
-        net_tx=totals["net_tx"],
-        disk_read=totals["disk_read"],
-        disk_write=totals["disk_write"],
-        rx_rate=rates["net_rx"],
-        tx_rate=rates["net_tx"],
-        read_rate=rates["disk_read"],
-        write_rate=rates["disk_write"],
-    )
-
-
-def _totals(raw: dict[str, Any]) -> dict[str, int]:
-    networks = (raw.get("networks") or {}).values()
-    disk = (raw.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
-    return {
-        "net_rx": sum(network["rx_bytes"] for network in networks),
-        "net_tx": sum(network["tx_bytes"] for network in networks),
-        "disk_read": sum(entry["value"] for entry in disk if entry["op"].lower() == "read"),
-        "disk_write": sum(entry["value"] for entry in disk if entry["op"].lower() == "write"),
-    }
-
-
-def _cpu(raw: dict[str, Any]) -> float:
-    """Percent of one core, over the last second. The first sample has nothing before it: 0."""
-    now, then = raw["cpu_stats"], raw["precpu_stats"]
-    if "system_cpu_usage" not in then or "system_cpu_usage" not in now:
-        return 0.0
-    used = now["cpu_usage"]["total_usage"] - then["cpu_usage"]["total_usage"]
-    passed = now["system_cpu_usage"] - then["system_cpu_usage"]
-    cores = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or [0])
-    return round(used / passed * cores * 100, 2) if passed > 0 else 0.0
-
-
-def _seconds_between(before: dict[str, Any], now: dict[str, Any]) -> float:
-    return (_time(now["read"]) - _time(before["read"])).total_seconds()
-
-
-def _time(written: str) -> datetime:
-    # Docker writes nanoseconds and leaves out zeros at the end.
-    return datetime.fromisoformat(f"{written[:19]}.{written[20:].rstrip('Z').ljust(6, '0')[:6]}+00:00")
-
-
-# --- ours into Docker's ----------------------------------------------------------------------------------------------
-def _labels(bot_id: UUID) -> dict[str, str]:
-    return {label("deployment"): settings.DEPLOYMENT, label("bot"): str(bot_id)}
-
-
-def _init_spec(bot_id: UUID, image: str) -> dict[str, Any]:
-    """A container that makes the identity on the volume, prints it and ends: nothing with this identity runs yet."""
-    return {
-        "Image": image,
-        "Cmd": ["init"],
-        "Labels": _labels(bot_id),
-        "User": USER,
-        "HostConfig": {
-            "NetworkMode": "none",
-            "ReadonlyRootfs": True,
-            "CapDrop": ["ALL"],
-            "Memory": INIT_MEMORY,
-            "PidsLimit": PIDS,
-            "LogConfig": LOGS,
-            "SecurityOpt": ["no-new-privileges"],
-            "Mounts": [{"Type": "volume", "Source": service_name(bot_id), "Target": "/data"}],
-            "Tmpfs": {SCRATCH: ""},
-        },
-    }
-
-
-def service_spec(pub: PubService) -> dict[str, Any]:
-    """The pub service in Docker's words: one copy, ever, on the hub that has its volume."""
-    environment = {
-        "PUB_ID": pub.ssb_id,
-        "PUB_HOST": pub.host,
-        "PUB_EXTERNAL_PORT": pub.port,
-        "PUB_NAME": pub.name,
-        "PUB_SHS": pub.network_key,
-        # On one machine the address may be a private one, and then it must be usable in invites.
-        "PUB_ALLOW_PRIVATE": "1" if settings.PUB_ALLOW_PRIVATE else "",
-    }
-    return {
-        "Name": service_name(pub.bot_id),
-        "Labels": _labels(pub.bot_id),
-        "Mode": {"Replicated": {"Replicas": 1}},
-        "TaskTemplate": {
-            "ContainerSpec": {
-                "Image": pub.image,
-                "Labels": _labels(pub.bot_id),
-                "Env": [f"{name}={value}" for name, value in environment.items() if value],
-                "Mounts": [
-                    {
-                        "Type": "volume",
-                        "Source": service_name(pub.bot_id),
-                        "Target": "/data",
-                        "VolumeOptions": {"Labels": _labels(pub.bot_id)},
-                    },
-                    {"Type": "tmpfs", "Target": SCRATCH},
-                ],
-                "ReadOnly": True,
-                "User": USER,
-                "CapabilityDrop": ["ALL"],
-                # Engines before 25 know no such privilege of a service and ignore it; with all capabilities dropped
-                # and no setuid file that the pub's user could gain from, little is left to it.
-                "Privileges": {"NoNewPrivileges": True},
-                "StopGracePeriod": STOP_SECONDS * SECOND,
-            },
-            "Resources": {
-                "Limits": {"MemoryBytes": pub.memory, "Pids": PIDS},
-                "Reservations": {"MemoryBytes": pub.memory},
-            },
-            # The identity must never start where its volume is not.
-            "Placement": {"Constraints": [f"node.id=={pub.node_id}"]},
-            "RestartPolicy": {"Condition": "any", "Delay": 5 * SECOND},
-            "LogDriver": {"Name": LOGS["Type"], "Options": LOGS["Config"]},
-            "ForceUpdate": pub.restarts,
-        },
-        # Never start-first: two servers with one identity fork its feed.
-        "UpdateConfig": {"Parallelism": 1, "Order": "stop-first", "FailureAction": "pause"},
-        # A host-mode port keeps a second copy off the node, and does not end at 128 as the routing mesh does.
-        "EndpointSpec": {
-            "Mode": "dnsrr",
-            "Ports": [{"Protocol": "tcp", "TargetPort": 8008, "PublishedPort": pub.port, "PublishMode": "host"}],
-        },
-    }
+def _may_run(container: Dict) -> bool:
+    """Whether this container of a bot runs or may do so in a moment, as one that a task has just made."""
+    if container["State"] == "created":
+        return "com.docker.swarm.task.id" in container["Labels"]
+    return container["State"] not in ("exited", "dead")

@@ -1,0 +1,64 @@
+"""A sample of Docker's stats into ours: the figures of `docker stats`, on cgroup v1 and v2."""
+
+from datetime import datetime
+from typing import Any
+
+from pubs.live import Stats
+
+
+def sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Stats:
+    """`before` is the sample before it, for the rates; None for the first."""
+    memory = raw["memory_stats"]
+    details = memory.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    totals, earlier = _totals(raw), _totals(before or raw)
+    # The first sample has nothing before it: its rates are 0.
+    seconds = _seconds_between(before or raw, raw) or 1.0
+    rates = {name: max(0.0, (totals[name] - earlier[name]) / seconds) for name in totals}
+    return Stats(
+        at=raw["read"],
+        seq=seq,
+        cpu=_cpu(raw),
+        memory=max(0, memory.get("usage", 0) - cache),
+        memory_limit=memory.get("limit", 0),
+        pids=(raw.get("pids_stats") or {}).get("current", 0),
+        net_rx=totals["net_rx"],
+        net_tx=totals["net_tx"],
+        disk_read=totals["disk_read"],
+        disk_write=totals["disk_write"],
+        rx_rate=rates["net_rx"],
+        tx_rate=rates["net_tx"],
+        read_rate=rates["disk_read"],
+        write_rate=rates["disk_write"],
+    )
+
+
+def _totals(raw: dict[str, Any]) -> dict[str, int]:
+    networks = (raw.get("networks") or {}).values()
+    disk = (raw.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
+    return {
+        "net_rx": sum(network["rx_bytes"] for network in networks),
+        "net_tx": sum(network["tx_bytes"] for network in networks),
+        "disk_read": sum(entry["value"] for entry in disk if entry["op"].lower() == "read"),
+        "disk_write": sum(entry["value"] for entry in disk if entry["op"].lower() == "write"),
+    }
+
+
+def _cpu(raw: dict[str, Any]) -> float:
+    """Percent of one core, over the last second. The first sample has nothing before it: 0."""
+    now, then = raw["cpu_stats"], raw["precpu_stats"]
+    if "system_cpu_usage" not in then or "system_cpu_usage" not in now:
+        return 0.0
+    used = now["cpu_usage"]["total_usage"] - then["cpu_usage"]["total_usage"]
+    passed = now["system_cpu_usage"] - then["system_cpu_usage"]
+    cores = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or [0])
+    return round(used / passed * cores * 100, 2) if passed > 0 else 0.0
+
+
+def _seconds_between(before: dict[str, Any], now: dict[str, Any]) -> float:
+    return (_time(now["read"]) - _time(before["read"])).total_seconds()
+
+
+def _time(written: str) -> datetime:
+    # Docker writes nanoseconds and leaves out zeros at the end.
+    return datetime.fromisoformat(f"{written[:19]}.{written[20:].rstrip('Z').ljust(6, '0')[:6]}+00:00")
