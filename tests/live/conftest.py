@@ -7,8 +7,11 @@ import docker
 import pytest
 from django.conf import settings
 
-from orchestrator import swarm
+from orchestrator import machines, swarm
 from orchestrator.swarm.engine import EngineSwarm
+from tests.support.lab import lab as labs
+from tests.support.lab.image import bring, make_small_pub
+from tests.support.lab.lab import Lab
 
 
 def why_not() -> str:
@@ -66,3 +69,40 @@ def real_swarm(engine: docker.DockerClient, settings: Any) -> EngineSwarm:
     connected = swarm.connect()
     assert isinstance(connected, EngineSwarm)
     return connected
+
+
+@pytest.fixture(scope="session")
+def lab_room() -> Iterator[Lab]:
+    """One lab for all tests: its switch, its manager, and on that the small pub's image."""
+    if reason := labs.why_not():
+        pytest.skip(reason)
+    lab = labs.open_lab()
+    try:
+        lab.build()
+        make_small_pub(lab.manager)
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def lab(lab_room: Lab, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """The code under test talks to the lab's swarm, buys its machines there, and fills them with small pubs."""
+    monkeypatch.setenv("DOCKER_HOST", lab_room.manager.url)
+    monkeypatch.setenv("LAB", str(lab_room.folder))
+    settings.SWARM = "orchestrator.swarm.engine.EngineSwarm"
+    settings.MACHINES = "tests.support.lab.driver.LabMachines"
+    settings.ENGINE_TLS = lab_room.tls
+    settings.NODE_HEARTBEAT_SECONDS = labs.HEARTBEAT_SECONDS
+    settings.PUB_IMAGE = lab_room.manager.engine.images.get("small-pub:lab").id
+    swarm._connect.cache_clear()
+    machines._connect.cache_clear()
+    yield lab_room
+    lab_room.empty()
+
+
+@pytest.fixture(scope="session")
+def real_pub(lab_room: Lab) -> str:
+    """The real pub's image, on the lab's manager as well."""
+    bring(settings.PUB_IMAGE, lab_room.manager)
+    return settings.PUB_IMAGE
