@@ -3,16 +3,18 @@
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.contrib.admin.utils import display_for_value
+from django.db.models import Case, QuerySet, When
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.admin import links
-from orchestrator import staff
-from orchestrator.models import Hub, Placement
+from orchestrator import enrol, staff
+from orchestrator.models import Enrolment, Hub, Placement
 from pubs import live
 from pubs.admin import LookOnly, TroubleFilter, YesNoFilter
 
@@ -35,16 +37,17 @@ class OverdueFilter(YesNoFilter):
 
 @admin.register(Hub)
 class HubAdmin(LookOnly, admin.ModelAdmin):
-    list_display = ["name", "state", "deadline", "taken", "pubs", "lost_at", "seen_at", "answered_at", "reason"]
+    list_display = ["hub", "condition", "until", "taken", "seen", "reason"]
+    # Those that are gone stay for the record, below the others.
+    ordering = [Case(When(state=Hub.State.GONE, then=1), default=0), "id"]
     list_filter = ["state", LostFilter, OverdueFilter]
     search_fields = ["name", "node_id", "address", "public_address", "token__startswith"]
     actions = ["look_again", "drain", "uncordon", "destroy", "fence"]
-    readonly_fields = ["token", "taken", "pubs"]
     fieldsets = [
-        (None, {"fields": ["name", "state", "deadline", "reason", "taken", "pubs"]}),
+        (None, {"fields": ["name", "state", "deadline", "reason", "taken", "volumes"]}),
         ("Machine", {"fields": ["token", "created", "node_id", "address", "public_address"]}),
         ("Seen", {"fields": ["seen_at", "answered_at", "lost_at", "told_at", "fenced_at", "emptied_at"]}),
-        ("Joining", {"fields": ["invited_until", "joined_at", "report"]}),
+        ("Joining", {"fields": ["joined_at", "certificate_ends", "report"]}),
     ]
 
     def has_deed_permission(self, request: HttpRequest) -> bool:
@@ -54,26 +57,41 @@ class HubAdmin(LookOnly, admin.ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hub]:
         return staff.with_load(super().get_queryset(request).select_related("enrolment"))
 
-    @admin.display(description="places taken", ordering="taken")
-    def taken(self, hub: Any) -> str:
-        return f"{hub.taken} of {hub.places}"
+    @admin.display(ordering="name")
+    def hub(self, hub: Hub) -> SafeString:
+        return format_html('<span class="nowrap">{}</span>', hub)
 
-    @admin.display(description="pubs, deleted ones too", ordering="volumes")
-    def pubs(self, hub: Any) -> SafeString:
-        placements = reverse("admin:orchestrator_placement_changelist")
-        return links([(f"{placements}?hub__id__exact={hub.pk}", hub.volumes)])
+    @admin.display(description="state", ordering="state")
+    def condition(self, hub: Hub) -> str:
+        return staff.condition(hub)
 
-    @admin.display(description="invited until")
-    def invited_until(self, hub: Hub) -> Any:
-        return getattr(getattr(hub, "enrolment", None), "until", None)
+    @admin.display(ordering="deadline")
+    def until(self, hub: Hub) -> str:
+        return staff.apart(hub.deadline)
 
-    @admin.display(description="joined at")
-    def joined_at(self, hub: Hub) -> Any:
-        return getattr(getattr(hub, "enrolment", None), "joined_at", None)
+    @admin.display(ordering="seen_at")
+    def seen(self, hub: Hub) -> str:
+        return staff.apart(hub.seen_at)
+
+    @admin.display(description="places", ordering="taken")
+    def taken(self, hub: Any) -> SafeString:
+        return links([(_placements(hub), f"{hub.taken} of {hub.places}")])
+
+    @admin.display(description="volumes, those of deleted pubs too")
+    def volumes(self, hub: Any) -> SafeString:
+        return links([(_placements(hub), hub.volumes)])
+
+    @admin.display(description="joined")
+    def joined_at(self, hub: Hub) -> str:
+        return display_for_value(getattr(_enrolment(hub), "joined_at", None), "-")
+
+    @admin.display(description="certificate ends")
+    def certificate_ends(self, hub: Hub) -> str:
+        return display_for_value(enrol.expires(hub), "-")
 
     @admin.display(description="its own log")
     def report(self, hub: Hub) -> str:
-        return getattr(getattr(hub, "enrolment", None), "report", "")
+        return getattr(_enrolment(hub), "report", "")
 
     @admin.action(description="Look again now", permissions=["deed"])
     def look_again(self, request: HttpRequest, hubs: QuerySet[Hub]) -> None:
@@ -123,6 +141,15 @@ class HubAdmin(LookOnly, admin.ModelAdmin):
         about = {"title": f"{deed.title()} {hub}?", "opts": self.opts, "hub": hub, "deed": deed, "means": means}
         context = self.admin_site.each_context(request) | about | {"mistyped": typed is not None}
         return TemplateResponse(request, "admin/orchestrator/hub/confirm.html", context)
+
+
+def _placements(hub: Hub) -> str:
+    return f"{reverse('admin:orchestrator_placement_changelist')}?hub__id__exact={hub.pk}"
+
+
+def _enrolment(hub: Hub) -> Enrolment | None:
+    """None for this machine and for one that never asked. Its answer is a ticket into the swarm, shown to nobody."""
+    return getattr(hub, "enrolment", None)
 
 
 class PlacementTroubleFilter(TroubleFilter):

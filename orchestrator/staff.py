@@ -5,6 +5,7 @@ says what follows.
 """
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +21,7 @@ from pubs import live
 
 State = Hub.State
 
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"))  # in seconds
 DESTROYABLE = (*COMING, *CARRYING, State.FAILED)
 
 
@@ -38,6 +40,21 @@ def with_load(hubs: QuerySet[Hub]) -> QuerySet[Any]:
 
 def living() -> QuerySet[Hub]:
     return Hub.objects.exclude(state=State.GONE)
+
+
+def condition(hub: Hub) -> str:
+    """Its state, and whether more must be known."""
+    return hub.state + (", fenced" if hub.fenced_at else ", out of sight" if hub.lost_at else "")
+
+
+def apart(at: datetime | None) -> str:
+    """How far from now: "12 s ago", "in 6 h"; "-" for never."""
+    if at is None:
+        return "-"
+    seconds = round((at - timezone.now()).total_seconds())
+    size, unit = next(((size, unit) for size, unit in UNITS if abs(seconds) >= 2 * size), (1, "s"))
+    amount = f"{abs(seconds) // size} {unit}"
+    return f"in {amount}" if seconds > 0 else f"{amount} ago"
 
 
 def find(name: str) -> Hub:

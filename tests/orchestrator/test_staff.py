@@ -265,7 +265,7 @@ def test_the_table_shows_each_hub_in_a_line(hub: Any, make: Maker) -> None:
     hub("hub-2", state="booting", deadline=timezone.now() + timedelta(minutes=14, seconds=30), places=0)
     hub("hub-3", state="gone")
     head, first, second = run("hubs").splitlines()
-    assert " ".join(first.split()) == "hub-1 ready - 6 of 15 - - 5 min ago - The swarm does not show it."
+    assert " ".join(first.split()) == "hub-1 ready - 6 of 15 - - 5 min ago - - The swarm does not show it."
     assert second.startswith("hub-2  booting  in 14 min") and second.endswith("-")
     assert head.index("TAKEN") == first.index("6 of 15") == second.index("0 of 0")
 
@@ -281,17 +281,20 @@ def test_places_are_counted_where_a_pub_goes_and_not_for_what_is_deleted_or_lost
 
 def test_programs_get_json(hub: Any) -> None:
     one = hub("hub-1", pubs=1, lost_at=LONG_AGO, address="10.0.0.7")
+    ends = "2029-02-25T12:00:00+00:00"
+    Enrolment.objects.create(hub=one, until=LONG_AGO, answer={"expires": ends, "token": "SWMTKN-1-secret"})
     (read,) = json.loads(run("hubs", "--json"))
     assert (read["name"], read["state"], read["places"], read["volumes"]) == ("hub-1", "ready", 15, 1)
     assert (read["token"], read["address"], read["fenced_at"]) == (str(one.token), "10.0.0.7", None)
-    assert read["lost_at"] == LONG_AGO.isoformat()
+    assert (read["lost_at"], read["certificate_ends"]) == (LONG_AGO.isoformat(), ends)
+    assert "SWMTKN" not in str(read)
 
 
-def test_a_lost_hub_is_called_lost_and_a_fenced_one_fenced(hub: Any) -> None:
+def test_a_lost_hub_is_called_out_of_sight_and_a_fenced_one_fenced(hub: Any) -> None:
     hub("hub-1", lost_at=LONG_AGO)
     hub("hub-2", lost_at=LONG_AGO, fenced_at=LONG_AGO)
     _, first, second = run("hubs").splitlines()
-    assert "ready, lost" in first and "ready, fenced" in second
+    assert "ready, out of sight" in first and "ready, fenced" in second
 
 
 def test_no_hub_is_said_in_words(make: Maker) -> None:

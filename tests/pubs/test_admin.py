@@ -112,7 +112,7 @@ def test_a_bot_leads_to_its_hub_and_placement_and_a_hub_to_its_placements(staff:
         assert f'<a href="{to_hub}">hub-1</a>' in text
         assert f'<a href="{to_placement}">24000</a>' in text
     for page in ("/admin/orchestrator/hub/", to_hub):
-        assert f'<a href="{to_placements}">2</a>' in staff.get(page).content.decode()
+        assert f'<a href="{to_placements}">2 of 15</a>' in staff.get(page).content.decode()
     assert f"/admin/pubs/bot/{bot.pk}/change/" in staff.get(to_placement).content.decode()
     assert staff.get(to_placements).context["cl"].result_count == 2
 
