@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -61,7 +62,7 @@ def _open() -> QuerySet[Enrolment]:
 
 
 # --- the web process -------------------------------------------------------------------------------------------------
-def invited(token: Any, invitation: str) -> Enrolment | None:
+def invited(token: UUID, invitation: str) -> Enrolment | None:
     """The open enrolment of the hub with this token, if that is its invitation."""
     enrolment = _open().select_related("hub").filter(hub__token=token).first()
     if enrolment and constant_time_compare(invitation, _invitation(enrolment.hub)):
@@ -168,13 +169,13 @@ def _take_tickets_back() -> None:
 # --- certificates that end -------------------------------------------------------------------------------------------
 def expires(hub: Hub) -> datetime | None:
     """When the certificate of the hub's engine ends; None for a hub that never enrolled."""
-    enrolment = Enrolment.objects.filter(hub=hub).first()
-    written = ((enrolment and enrolment.answer) or {}).get("expires")
+    enrolment: Enrolment | None = getattr(hub, "enrolment", None)
+    written = (enrolment and enrolment.answer or {}).get("expires")
     return datetime.fromisoformat(written) if written else None
 
 
 def expiring() -> list[tuple[Hub, datetime]]:
     """Hubs to drain, since the certificate of their engine ends soon, and when."""
     soon = timezone.now() + TOLD_BEFORE
-    running = Hub.objects.filter(state__in=[Hub.State.READY, Hub.State.DRAINING], enrolment__answer__has_key="expires")
-    return [(hub, end) for hub in running if (end := expires(hub)) and end < soon]
+    carrying = Hub.objects.filter(state__in=[Hub.State.READY, Hub.State.DRAINING]).select_related("enrolment")
+    return [(hub, end) for hub in carrying if (end := expires(hub)) and end < soon]
