@@ -179,6 +179,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_SCHEDULE = {
     "look at the swarm": {"task": "orchestrator.reconcile", "schedule": 15, "options": {"expires": 15}},
+    "look at the engines": {"task": "orchestrator.look_at_engines", "schedule": 30, "options": {"expires": 30}},
     "look at unfinished commands": {
         "task": "orchestrator.sweep_commands",
         "schedule": 15,

@@ -35,6 +35,16 @@ def pub_is_down(
     _write("pub_is_down", key, to, name=name, pub_name=pub_name, url=url, since=since, reason=reason)
 
 
+def pub_is_unknown(*, key: str, to: str, name: str = "", pub_name: str, url: str, since: datetime) -> None:
+    """The machine that the pub lives on is out of sight, so that nobody knows how the pub does."""
+    _write("pub_is_unknown", key, to, name=name, pub_name=pub_name, url=url, since=since)
+
+
+def staff_alarm(*, key: str, to: str, name: str = "", subject: str, words: str, url: str) -> None:
+    """A person must look at something; `subject` names it, and `url` is its page in the admin."""
+    _write("staff_alarm", key, to, name=name, subject=subject, words=words, url=url)
+
+
 def payment_failed(*, key: str, to: str, name: str = "", pub_name: str, url: str, stopped: bool) -> None:
     """The card was declined at a renewal: the pub runs on for now, or is stopped since all tries failed."""
     _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, stopped=stopped)

@@ -2,36 +2,64 @@
 left to do and asks again.
 """
 
+import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
 from celery import shared_task
 from django.conf import settings
 from django.core.cache import cache
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
-from orchestrator import machines, relay, swarm
+from orchestrator import dns, enrol, hubs, relay, swarm, tell
 from orchestrator.machines import MachineError
-from orchestrator.models import Hub, Placement, turn
-from orchestrator.reconcile import give_reason, run_pass, service_of
-from orchestrator.swarm import SwarmError
+from orchestrator.models import CARRYING, Claim, Hub, Placement, turn
+from orchestrator.reconcile import asked_key, run_pass, service_of
+from orchestrator.record import give_reason
+from orchestrator.swarm import NotRunning, SwarmError
+from orchestrator.world import look_at_engines as ask_engines
 from pubs import live
 from pubs.models import Bot
 
 log = logging.getLogger(__name__)
 
-# Longer than any pass or job takes; what outlives it was killed.
+# What is worked on is claimed for so long, and claimed again while the work goes on; what outlives it was killed.
 CLAIM_SECONDS = 60
 # A pass costs some 25 ms, and the owner of a new pub waits for the next one.
 SOON_SECONDS = 0.25
-# After a refusal, until the next try.
+# After a refusal, until the next try; twice as long after each further one.
 REST_SECONDS = 15
+REST_MAX = 15 * 60
+# An image or a volume may be large, and its way long.
+COPY_SECONDS = 4 * 3600
+PUBCTL_SECONDS = 25
+# Names that are as they were are looked at again after that.
+NAMES_SECONDS = 60
+
+TROUBLE = "Our machine could not do it just now. We try again by ourselves, and staff see why."
+
+
+def job(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A task that a pass may ask for again from the moment that it begins."""
+
+    def task(work: Callable[..., None]) -> Callable[..., None]:
+        @shared_task(name=name, **options)
+        @wraps(work)
+        def begin(*arguments: str | int) -> None:
+            cache.delete(asked_key(name, *arguments))
+            work(*arguments)
+
+        return begin
+
+    return task
 
 
 @shared_task(name="orchestrator.reconcile")
@@ -42,7 +70,7 @@ def reconcile() -> None:
         if ours:
             try:
                 hurry = run_pass().hurry
-            except (SwarmError, MachineError) as error:
+            except SwarmError as error:
                 # Nothing was seen, so nothing is known and nothing is done. The clock asks again.
                 log.error("no pass: %s", error)
                 hurry = False
@@ -58,83 +86,166 @@ def _soon() -> None:
         reconcile.apply_async(countdown=SOON_SECONDS)
 
 
-@shared_task(name="orchestrator.ensure_pub_up")
+# --- pubs ------------------------------------------------------------------------------------------------------------
+@job("orchestrator.ensure_pub_up")
 def ensure_pub_up(bot_id: str) -> None:
-    """Identity first, stored before the service that bears it; then the service."""
-    with _claimed(UUID(bot_id)) as placement:
-        if placement is None or not placement.bot.is_wanted:
+    """Image first, then the identity, stored before the service that bears it; then the service."""
+    with _work_on(UUID(bot_id)) as work:
+        if work is None or not work.bot.is_wanted or work.home.lost_at or work.home.moving_to_id:
             return
-        bot = placement.bot
+        bot, node_id = work.bot, work.home.hub.node_id
         if not settings.PUB_IMAGE:
             raise SwarmError("There is no pub image: `make run` builds it, or set PUB_IMAGE.")
+        swarm.connect().have_image(node_id, settings.PUB_IMAGE)
         if not bot.ssb_id:
-            bot.ssb_id = swarm.connect().make_identity(bot.pk, placement.hub.node_id, settings.PUB_IMAGE)
+            bot.ssb_id = swarm.connect().make_identity(bot.pk, node_id, settings.PUB_IMAGE)
             Bot.objects.filter(pk=bot.pk, ssb_id="").update(ssb_id=bot.ssb_id)
             live.changed(bot.pk)
-        if swarm.connect().put_service(service_of(bot, placement)):
+        if swarm.connect().put_service(service_of(bot, work.home)):
             Bot.objects.filter(pk=bot.pk).update(started_at=timezone.now())
         live.nudge()
 
 
-@shared_task(name="orchestrator.ensure_pub_down")
+@job("orchestrator.ensure_pub_down")
 def ensure_pub_down(bot_id: str) -> None:
-    """The service goes, the volume stays."""
-    with _claimed(UUID(bot_id)) as placement:
-        if placement is None or placement.bot.is_wanted:
+    """The service goes, the volume stays. A start that was refused keeps no stop waiting."""
+    with _work_on(UUID(bot_id), though_resting=True) as work:
+        if work is None or (work.bot.is_wanted and not work.home.lost_at):
             return
-        swarm.connect().remove_service(placement.bot_id)
+        swarm.connect().remove_service(work.bot.pk)
         live.nudge()
 
 
+@job("orchestrator.move_pub", time_limit=COPY_SECONDS)
+def move_pub(bot_id: str) -> None:
+    """To another hub, with its volume: stopped here for certain, then copied, and only then at home there.
+
+    Until the last line it lives where it lived, and whoever looks finds out how far it has come.
+    """
+    with _work_on(UUID(bot_id)) as work:
+        if work is None or work.home.lost_at or work.home.moving_to is None:
+            return
+        bot, source, target = work.bot, work.home.hub, work.home.moving_to
+        swarm.connect().have_image(target.node_id, settings.PUB_IMAGE)
+        if bot.ssb_id:
+            _note_feed_length(work.home)
+            swarm.connect().remove_service(bot.pk)
+            if not swarm.connect().is_stopped(bot.pk, source.node_id):
+                return
+            swarm.connect().copy_volume(bot.pk, source.node_id, target.node_id, settings.PUB_IMAGE)
+        # Not if the move was called off meanwhile, or the source was fenced.
+        work.claim.ours().filter(hub=source, moving_to=target, lost_at=None).update(hub=target, moving_to=None)
+        live.nudge()
+
+
+def _note_feed_length(home: Placement) -> None:
+    """While it runs it can say how long its feed is. Where it is then started, it publishes nothing below that."""
+    try:
+        said = swarm.connect().run(swarm.service_name(home.bot_id), ["pubctl", "feed.head"], PUBCTL_SECONDS)
+    except NotRunning:
+        return
+    try:
+        sequence = int(json.loads(said.stdout)["result"]["sequence"])
+    except (ValueError, KeyError, TypeError):
+        # It is on its start, or broken. Its volume is moved as it is.
+        log.warning("bot %s did not say how long its feed is: %s", home.bot_id, (said.stdout + said.stderr)[-300:])
+        return
+    Placement.objects.filter(pk=home.pk, min_seq__lt=sequence).update(min_seq=sequence)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A bot with its home, and the claim under which nobody else works on it."""
+
+    bot: Bot
+    home: Placement
+    claim: Claim
+
+
 @contextmanager
-def _claimed(bot_id: UUID) -> Iterator[Placement | None]:
-    """The bot's placement, with nobody else working on it, or None. After a refusal, whose words staff see, the bot is
-    left in peace for a while.
+def _work_on(bot_id: UUID, though_resting: bool = False) -> Iterator[Work | None]:
+    """The bot, with nobody else working on it, or None. After a refusal, whose words staff see, it is left in peace for
+    a while, longer each time.
     """
     now = timezone.now()
-    after: dict[str, Any] = {"claimed_until": None, "trouble": ""}
-    free = Placement.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), bot_id=bot_id)
-    if not free.update(claimed_until=now + timedelta(seconds=CLAIM_SECONDS)):
+    rows = Placement.objects.filter(bot=bot_id)
+    free = rows.filter(Q(claimed_until=None) | Q(claimed_until__lt=now))
+    if not though_resting:
+        free = free.filter(Q(rests_until=None) | Q(rests_until__lt=now))
+    claim = Claim(rows, "claimed_until", now + timedelta(seconds=CLAIM_SECONDS))
+    if not free.update(claimed_until=claim.until):
         yield None
         return
+    after: dict[str, Any] = {"rests_until": None, "refusals": 0, "trouble": ""}
+    home = rows.select_related("bot", "hub", "moving_to").get()
     try:
-        yield Placement.objects.select_related("bot", "hub").get(bot_id=bot_id)
-    except SwarmError as error:
-        log.error("bot %s: %s", bot_id, error)
-        give_reason(bot_id, "Our machine could not do it just now. We try again by ourselves, and staff see why.")
-        after = {"claimed_until": timezone.now() + timedelta(seconds=REST_SECONDS), "trouble": str(error)[:500]}
+        with claim.kept():
+            yield Work(home.bot, home, claim)
+    except Exception as error:
+        log.error("bot %s: %s", bot_id, error, exc_info=not isinstance(error, SwarmError))
+        give_reason(bot_id, TROUBLE)
+        rest = min(REST_MAX, REST_SECONDS * 2 ** min(home.refusals, 10))
+        until = timezone.now() + timedelta(seconds=rest)
+        after = {"rests_until": until, "refusals": F("refusals") + 1, "trouble": str(error)[:500]}
     finally:
-        Placement.objects.filter(bot_id=bot_id).update(**after)
+        claim.end(**after)
 
 
-@shared_task(name="orchestrator.create_hub")
-def create_hub(hub_id: int) -> None:
-    hub = Hub.objects.get(pk=hub_id)
-    try:
-        machines.connect().create(hub.token, hub.name, lambda: "")
-    except (MachineError, SwarmError) as error:
-        log.error("%s: %s", hub, error)
-        Hub.objects.filter(pk=hub_id).update(reason=str(error)[:500])
-        return
-    Hub.objects.filter(pk=hub_id, state=Hub.State.REQUESTED).update(state=Hub.State.BOOTING)
-    live.nudge()
+@job("orchestrator.tell_owner")
+def tell_owner(bot_id: str) -> None:
+    tell.owner(UUID(bot_id))
 
 
-@shared_task(name="orchestrator.destroy_hub")
+# --- hubs ------------------------------------------------------------------------------------------------------------
+@job("orchestrator.ensure_hub", time_limit=COPY_SECONDS)
+def ensure_hub(hub_id: int) -> None:
+    _alone(hubs.ensure, hub_id)
+
+
+@job("orchestrator.destroy_hub")
 def destroy_hub(hub_id: int) -> None:
-    """Only a hub that is marked for it and that no bot was placed on since."""
-    hub = Hub.objects.filter(pk=hub_id, state=Hub.State.DESTROYING, placements=None).first()
-    if hub is None:
-        return
+    _alone(hubs.destroy, hub_id)
+
+
+@job("orchestrator.fence_hub")
+def fence_hub(hub_id: int) -> None:
+    _alone(hubs.fence, hub_id)
+
+
+def _alone(deed: Callable[[int], None], hub_id: int) -> None:
+    with turn(hubs.turn_name(hub_id), CLAIM_SECONDS) as ours:
+        if ours:
+            deed(hub_id)
+
+
+@shared_task(name="orchestrator.look_at_engines")
+def look_at_engines() -> None:
+    """Ask all engines whether they answer: the swarm's manager may see a node that we do not reach."""
     try:
-        machines.connect().destroy(hub.token)
-    except MachineError as error:
-        log.error("%s: %s", hub, error)
-        Hub.objects.filter(pk=hub_id).update(state=Hub.State.READY, reason=str(error)[:500])
+        ask_engines(Hub.objects.filter(state__in=CARRYING))
+        enrol.answer_requests()
+    except (SwarmError, MachineError) as error:
+        log.error("no look at the engines: %s", error)
+    for hub, end in enrol.expiring():
+        tell.staff(hub.pk, f"The certificate of its engine ends on {end:%d %B %Y}: drain it before.")
+
+
+@job("orchestrator.sync_names")
+def sync_names() -> None:
+    """A record a pub that leads to its hub, at once after a change and every minute."""
+    homes = Placement.objects.filter(lost_at=None).values_list("label", "hub__public_address", "hub__address")
+    wanted = {dns.host_of(label): public or private for label, public, private in homes}
+    if not cache.add(f"orchestrator.names.{swarm.digest_of(wanted)}", 1, NAMES_SECONDS):
         return
-    Hub.objects.filter(pk=hub_id).update(state=Hub.State.GONE)
+    with turn("names", CLAIM_SECONDS) as ours:
+        try:
+            if ours:
+                dns.sync(wanted)
+        except dns.NamesError as error:
+            tell.staff(None, f"The names of the pubs are not as they should be: {error}")
 
 
+# --- commands --------------------------------------------------------------------------------------------------------
 @shared_task(name="orchestrator.run_command")
 def run_command(command_id: str) -> None:
     relay.run(UUID(command_id))

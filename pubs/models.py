@@ -59,6 +59,10 @@ class Status(models.TextChoices):
     UP = "up", "up"  # healthy
 
 
+# What an owner may have been told beside that.
+UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class Step:
     """One line of the way from a name to a running pub."""
@@ -123,7 +127,7 @@ class Bot(models.Model):
     ssb_id = models.CharField("Scuttlebutt id", max_length=60, blank=True)
     told = models.CharField(
         max_length=10,
-        choices=[*Status.choices, ("unknown", "out of sight")],
+        choices=[*Status.choices, (UNKNOWN, "out of sight")],
         blank=True,
         help_text="what the owner knows of",
     )

@@ -11,7 +11,8 @@ from pytest_django import DjangoAssertNumQueries
 from mailer.models import Message
 from orchestrator import jobs, planner, swarm
 from orchestrator.models import Hub, Placement, Turn, turn
-from orchestrator.reconcile import Pass, in_plain_words, run_here, run_pass
+from orchestrator.reconcile import Pass, run_here, run_pass
+from orchestrator.record import in_plain_words
 from orchestrator.swarm.memory import MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
 from pubs.models import Bot, Status
 from tests.support.make import Maker
@@ -196,7 +197,7 @@ def test_a_refusal_by_docker_reaches_the_owner_and_is_tried_again(
     use(monkeypatch, healed)
     passes(2)
     assert fresh(bot).status == Status.NONE, "it rests for a while"
-    Placement.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+    Placement.objects.update(rests_until=timezone.now() - timedelta(seconds=1))
     passes(2)
     assert fresh(bot).status == Status.UP and fresh(bot).reason == ""
 
@@ -335,7 +336,7 @@ def test_jobs_may_run_twice_and_late(make: Maker, memory_swarm: MemorySwarm) -> 
 
 def test_two_workers_never_work_on_one_bot_at_once(make: Maker, memory_swarm: MemorySwarm) -> None:
     bot = make.bot(paid=True)
-    passes(2)
+    passes(4)
     Placement.objects.update(claimed_until=timezone.now() + timedelta(seconds=30))
     memory_swarm.services.clear()
     jobs.ensure_pub_up(str(bot.pk))

@@ -1,0 +1,187 @@
+"""What is done about hubs: from the row that is made before anything else, to the machine that is gone.
+
+docs/hubs.md has the states. Each deed may be done twice and be killed anywhere; each changes a hub only from the state
+that it was seen in.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import NoReturn
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from orchestrator import enrol, machines, swarm, tell
+from orchestrator.machines import MachineError, Refused
+from orchestrator.models import CARRYING, COMING, WITHIN, Enrolment, Hub, Placement, Turn
+from orchestrator.swarm import SwarmError, Unreachable
+from pubs import live
+
+log = logging.getLogger(__name__)
+
+State = Hub.State
+QUARANTINE = timedelta(minutes=10)
+
+
+def turn_name(hub_id: int) -> str:
+    """Under which one job at a time works on the hub."""
+    return f"hub {hub_id}"
+
+
+def is_lived_on(hub_id: int) -> bool:
+    """Something is there, or on its way there, that could be lost."""
+    return Placement.objects.filter(Q(hub=hub_id) | Q(moving_to=hub_id), lost_at=None).exists()
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+def buy(count: int) -> list[int]:
+    """New rows, each with the token that its machine will bear."""
+    used = set(Hub.objects.values_list("name", flat=True))
+    names = [name for number in range(1, len(used) + count + 1) if (name := f"hub-{number}") not in used]
+    deadline = timezone.now() + WITHIN[State.REQUESTED]
+    return [hub.pk for hub in Hub.objects.bulk_create(Hub(name=name, deadline=deadline) for name in names[:count])]
+
+
+def adopt(token: UUID) -> None:
+    """Give a machine that bears our mark and that nobody knows a row, under which it is destroyed after a while."""
+    deadline = timezone.now() + QUARANTINE
+    reason = "It bears our mark, but no row knew it. Look what it is: it is destroyed after ten minutes."
+    columns = {"state": State.FAILED, "deadline": deadline, "reason": reason}
+    hub, is_new = Hub.objects.get_or_create(token=token, defaults={"name": f"stranger-{token.hex[:8]}", **columns})
+    # One that was destroyed, and is there all the same, is a stranger too.
+    if is_new or Hub.objects.filter(pk=hub.pk, state=State.GONE).update(**columns):
+        tell.staff(hub.pk, reason)
+
+
+def give_up(hub_id: int, reason: str) -> None:
+    """It did not come, or not in time. What there is of it is destroyed."""
+    now = timezone.now()
+    coming = Hub.objects.filter(pk=hub_id, state__in=COMING)
+    if coming.become(State.FAILED, reason, deadline=now, failed_at=now):
+        tell.staff(hub_id, f"It was given up. {reason}")
+
+
+def retire(hub_id: int, state: str) -> bool:
+    """Mark it for destruction, if it is still in that state and nothing lives there."""
+    with transaction.atomic():
+        # Whoever places a bot locks the hub first, too; so what is counted here is all there is.
+        hub = Hub.objects.select_for_update().filter(pk=hub_id, state=state).first()
+        if hub is None or is_lived_on(hub_id):
+            return False
+        if state != State.DESTROYING:
+            Hub.objects.filter(pk=hub_id).become(State.DESTROYING, hub.reason or "It is empty.")
+        return True
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+def ensure(hub_id: int) -> None:
+    """The next step of a hub on its way to ready, or of one that has lost its mark in the swarm."""
+    hub = Hub.objects.filter(pk=hub_id, state__in=(*COMING, *CARRYING)).first()
+    if hub is None:
+        return
+    try:
+        machines.connect().create(hub.token, hub.name, _first_words(hub))
+        if hub.state == State.REQUESTED:
+            Hub.objects.filter(pk=hub_id, state=State.REQUESTED).become(State.BOOTING)
+        elif hub.state == State.BOOTING:
+            enrol.answer_requests()
+            _greet(hub)
+    except Refused as error:
+        _note_trouble(hub, error)
+        if hub.state == State.REQUESTED:
+            give_up(hub_id, str(error))
+    except (MachineError, SwarmError) as error:
+        _note_trouble(hub, error)
+    else:
+        live.nudge()
+
+
+def _first_words(hub: Hub) -> Callable[[], str]:
+    """What a new machine is told; a machine that carried pubs is not made anew, for its volumes went with it."""
+
+    def refuse() -> NoReturn:
+        raise Refused("Its machine is gone, and the pubs' volumes with it: none is made in its place.")
+
+    return partial(enrol.user_data, hub) if hub.state in COMING else refuse
+
+
+def _greet(hub: Hub) -> None:
+    """Take its node in, once it is there: marked, its engine within our reach, the pub image on it."""
+    if not hub.node_id:
+        return
+    swarm.connect().tune()
+    swarm.connect().mark_node(hub.node_id, hub.token)
+    if silence := swarm.connect().engines([hub.node_id])[hub.node_id]:
+        raise Unreachable(silence)
+    if settings.PUB_IMAGE:
+        swarm.connect().have_image(hub.node_id, settings.PUB_IMAGE)
+    enrol.close(hub)
+    Hub.objects.filter(pk=hub.pk, state=State.BOOTING).become(State.READY, answered_at=timezone.now(), lost_at=None)
+
+
+def _note_trouble(hub: Hub, error: Exception) -> None:
+    log.error("%s: %s", hub, error)
+    Hub.objects.filter(pk=hub.pk, state=hub.state).update(reason=str(error)[:500])
+
+
+def destroy(hub_id: int) -> None:
+    """First the machine, and only once it is gone its node: one that is forgotten while it lives runs its pubs on."""
+    hub = Hub.objects.filter(pk=hub_id, state=State.DESTROYING).first()
+    if hub is None or is_lived_on(hub_id):
+        return
+    try:
+        if not machines.connect().destroy(hub.token):
+            _see_overdue(hub)
+            return
+        if hub.node_id:
+            swarm.connect().remove_node(hub.node_id)
+        enrol.close(hub)
+    except (MachineError, SwarmError) as error:
+        _note_trouble(hub, error)
+        _see_overdue(hub)
+        if isinstance(error, Refused) and hub.answered_at and not hub.fenced_at:
+            # A machine that has worked and can't be destroyed may as well be used.
+            Hub.objects.filter(pk=hub_id, state=State.DESTROYING).become(State.READY, str(error))
+        return
+    Enrolment.objects.filter(hub=hub).delete()
+    Turn.objects.filter(name=turn_name(hub_id)).delete()
+    Hub.objects.filter(pk=hub_id, state=State.DESTROYING).become(State.GONE, hub.reason)
+    live.nudge()
+
+
+def _see_overdue(hub: Hub) -> None:
+    now = timezone.now()
+    if hub.deadline and hub.deadline < now:
+        tell.staff(hub.pk, "Its machine should be gone by now, and the cloud still has it.")
+        Hub.objects.filter(pk=hub.pk, state=State.DESTROYING).update(deadline=now + WITHIN[State.DESTROYING])
+
+
+def fence(hub_id: int) -> None:
+    """Its machine is off for good: staff said so, or it is out of sight and the cloud says again that it has none."""
+    hub = Hub.objects.exclude(state=State.GONE).filter(pk=hub_id).first()
+    if hub is None:
+        return
+    if not hub.fenced_at:
+        if hub.state not in CARRYING or hub.lost_at is None:
+            return
+        try:
+            if hub.token in [machine.token for machine in machines.connect().list()]:
+                return
+        except MachineError as error:
+            _note_trouble(hub, error)
+            return
+    now = timezone.now()
+    with transaction.atomic():
+        is_new = Hub.objects.filter(pk=hub_id, fenced_at=None).update(
+            fenced_at=now, reason="The cloud has no machine for it any more."
+        )
+        Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
+        Placement.objects.filter(moving_to=hub).update(moving_to=None)
+    if is_new:
+        tell.staff(hub_id, "Its machine is gone, and what was on it is lost: its pubs wait for a restore.")
+    live.nudge()

@@ -1,0 +1,181 @@
+"""Writes down what a pass has seen, in a number of queries that does not grow with the number of bots."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from operator import attrgetter
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+
+from orchestrator import dns, tell
+from orchestrator.models import CARRYING, COMING, Hub, Placement
+from orchestrator.swarm import Service
+from orchestrator.world import World
+from pubs import live
+from pubs.models import UNKNOWN, Bot, Status, StatusChange
+
+GB = 1024**3
+MOVING = "It is moving to another machine, with all that it knows. It is back in a few minutes."
+NODE_DOWN = "The swarm does not show its node as ready."
+
+
+# --- hubs ------------------------------------------------------------------------------------------------------------
+HUB_COLUMNS = ["node_id", "address", "public_address", "places", "emptied_at", "lost_at", "reason"]
+hub_columns = attrgetter(*HUB_COLUMNS)
+
+
+def record_hubs(world: World) -> None:
+    at = world.sight.at
+    taken = {place.hub_id for place in world.placements.values() if place.lost_at is None}
+    taken |= {place.moving_to_id for place in world.placements.values() if place.moving_to_id}
+    before = {hub.pk: hub_columns(hub) for hub in world.hubs}
+    for hub in world.hubs:
+        _see_node(hub, world)
+        _see_loss(hub, world)
+        hub.emptied_at = None if hub.pk in taken else hub.emptied_at or at
+    if changed := [hub for hub in world.hubs if hub_columns(hub) != before[hub.pk]]:
+        Hub.objects.bulk_update(changed, HUB_COLUMNS)
+    Hub.objects.filter(pk__in=world.in_sight).update(seen_at=at)
+    for hub in world.hubs:
+        if hub.state in CARRYING and not hub.fenced_at:
+            tell.staff_of_loss(hub, at)
+            _see_overdue_drain(hub, at)
+
+
+def _see_node(hub: Hub, world: World) -> None:
+    node = world.nodes.get(hub.pk)
+    if node and node.ready and hub.state in (*COMING, *CARRYING):
+        hub.node_id, hub.address = node.id, node.address
+        # 1 GB stays for the system.
+        hub.places = max(0, min(settings.HUB_PLACES, round(node.memory / GB) - 1))
+    if machine := (world.machines or {}).get(hub.token):
+        hub.public_address = machine.public_address or hub.address
+
+
+def _see_loss(hub: Hub, world: World) -> None:
+    """When its node comes back, its pubs are taken as they are."""
+    if hub.pk in world.in_sight and hub.lost_at:
+        hub.lost_at, hub.reason = None, ""
+    elif hub.pk not in world.in_sight and hub.state in CARRYING and not hub.lost_at:
+        hub.lost_at = world.sight.at
+        node = world.nodes.get(hub.pk)
+        hub.reason = hub.reason if node and node.ready else NODE_DOWN
+
+
+def _see_overdue_drain(hub: Hub, at: datetime) -> None:
+    if hub.state == Hub.State.DRAINING and hub.deadline and hub.deadline < at:
+        tell.staff(hub.pk, "It is not drained yet, though it had its time: some bots found no room, or can't move.")
+        Hub.objects.filter(pk=hub.pk, state=hub.state).become(hub.state, hub.reason)
+
+
+# --- bots ------------------------------------------------------------------------------------------------------------
+# What is seen of a bot, as it is compared and written.
+COLUMNS = ["status", "reason", "address", "unknown_since", "lost_at", "moving"]
+columns = attrgetter(*COLUMNS)
+
+
+def record_bots(world: World, waits: Mapping[UUID, str]) -> None:
+    """`waits`: why the plan can do nothing for a bot."""
+    news: dict[UUID, tuple[object, ...]] = {}
+    for bot in world.bots:
+        seen = _seen(bot, world, waits.get(bot.pk, ""))
+        if seen != columns(bot):
+            news[bot.pk] = seen
+    if news:
+        _write([bot for bot in world.bots if bot.pk in news], news, world.sight.at)
+    dark = [hub.pk for hub in world.hubs if hub.pk not in world.in_sight]
+    unseen = Placement.objects.filter(hub__in=dark, lost_at=None)
+    # Where nothing runs and nothing should, nobody asks when it was seen.
+    may_run = Bot.objects.filter(Q(paid=True) | ~Q(status=Status.NONE))
+    may_run.exclude(pk__in=unseen.values("bot")).update(seen_at=world.sight.at)
+
+
+def _seen(bot: Bot, world: World, wait: str) -> tuple[object, ...]:
+    """Unknown is not down: a bot on a hub out of sight keeps its status."""
+    placement = world.placements.get(bot.pk)
+    service = world.services.get(bot.pk)
+    # The port is for life; the host name is a setting that staff may change.
+    address = f"{dns.host_of(placement.label)}:{placement.port}" if placement else ""
+    if world.is_dark(placement):
+        assert placement is not None
+        since = bot.unknown_since or placement.hub.lost_at or world.sight.at
+        return (bot.status, wait or bot.reason, address, since, None, bot.moving)
+    moving = placement is not None and placement.moving_to_id is not None
+    status = Status.NONE if service is None else Status.UP if service.healthy else Status.DOWN
+    reason = _reason(bot, service, MOVING if moving else wait)
+    return (status, reason, address, None, placement and placement.lost_at, moving)
+
+
+def _reason(bot: Bot, service: Service | None, wait: str) -> str:
+    if not bot.is_wanted:
+        return ""
+    if wait or service is None:
+        # Without a service the reason is a job's or the plan's to say.
+        return wait or bot.reason
+    return "" if service.healthy else in_plain_words(service.complaint)
+
+
+def _write(bots: list[Bot], news: Mapping[UUID, tuple[object, ...]], at: datetime) -> None:
+    """Each only if it is still as it was read: of two passes one wins."""
+    with transaction.atomic():
+        rows = Bot.objects.select_for_update().filter(pk__in=news).order_by("pk")
+        there = {row.pk: columns(row) for row in rows.only("id", *COLUMNS)}
+        won = [bot for bot in bots if there.get(bot.pk) == columns(bot)]
+        changes = []
+        for bot in won:
+            before = bot.status
+            for column, value in zip(COLUMNS, news[bot.pk], strict=True):
+                setattr(bot, column, value)
+            if bot.status != before:
+                bot.changed_at = at
+                changes.append(StatusChange(bot=bot, old=before, new=bot.status, reason=bot.reason))
+            live.changed(bot.pk)
+        Bot.objects.bulk_update(won, [*COLUMNS, "changed_at"])
+        StatusChange.objects.bulk_create(changes)
+
+
+KNOWN = (Status.UP, UNKNOWN)
+
+
+def forget_stops(bots: Iterable[Bot]) -> None:
+    """A stop is no news, nor is the start after it: what the owner knows of is brought up without a mail."""
+    stopped = [bot.pk for bot in bots if not bot.is_wanted and bot.told in KNOWN]
+    started = [bot.pk for bot in bots if bot.is_wanted and bot.status == Status.UP and bot.told == Status.NONE]
+    if stopped:
+        Bot.objects.filter(pk__in=stopped, told__in=KNOWN).update(told=Status.NONE)
+    if started:
+        Bot.objects.filter(pk__in=started, told=Status.NONE).update(told=Status.UP)
+
+
+# The first sign that is found counts: Docker's "no suitable node" has its cause behind it.
+PLAIN_WORDS = {
+    "port already in use": "Its port is still in use on its machine.",
+    "insufficient resources": "There is no room on its machine just now.",
+    "no suitable node": "There is no room on its machine just now.",
+    "port is already allocated": "Its port is in use on its machine by something else.",
+    "address already in use": "Its port is in use on its machine by something else.",
+    "No such image": "The pub software is missing on its machine.",
+    "(75)": "Its volume is still in use by its last run.",
+    "(78)": "Its volume does not hold its identity. It was not started, so nothing is lost; we look at it.",
+    "(137)": "It was ended from outside, most often because it ran out of memory. It starts again by itself.",
+    "non-zero exit": "It crashed. It starts again by itself.",
+    "unhealthy": "It stopped answering. It starts again by itself.",
+}
+
+
+def in_plain_words(complaint: str) -> str:
+    """Docker's words for the owner of a pub."""
+    for sign, words in PLAIN_WORDS.items():
+        if sign in complaint:
+            return words
+    return ""
+
+
+def give_reason(bot_id: UUID, reason: str) -> None:
+    """Say on the bot's page why it is not up."""
+    reason = reason[:500]
+    with transaction.atomic():
+        if Bot.objects.filter(pk=bot_id).exclude(reason=reason).update(reason=reason):
+            live.changed(bot_id)

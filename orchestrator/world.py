@@ -1,0 +1,144 @@
+"""What a pass reads: the wish, the actual, and nothing else."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from orchestrator import machines, swarm
+from orchestrator.machines import Machine, MachineError
+from orchestrator.models import CARRYING, COMING, Hub, Placement
+from orchestrator.swarm import Node, Service, Sight
+from pubs.models import Bot
+
+log = logging.getLogger(__name__)
+
+# An engine that has not answered for so long is out of sight. All are asked every 30 seconds.
+SILENT_AFTER = timedelta(seconds=90)
+# How long a failed purchase is remembered, and how long we wait at most before the next one.
+FAILURES_KEPT = timedelta(hours=6)
+NO_BUY_MAX = timedelta(hours=1)
+
+
+@dataclass
+class World:
+    sight: Sight
+    bots: list[Bot]
+    placements: dict[UUID, Placement]
+    hubs: list[Hub]
+    machines: dict[UUID, Machine] | None  # by token; None: the cloud did not say
+    no_buy_until: datetime | None = None
+
+    @cached_property
+    def services(self) -> dict[UUID, Service]:
+        return {service.bot_id: service for service in self.sight.services}
+
+    @cached_property
+    def nodes(self) -> dict[int, Node]:
+        """Hub → its node: the one that is marked as it. One that only claims to be is believed while the hub comes."""
+        # The ready one comes last, and so wins over one that the machine was before it joined anew.
+        ordered = sorted(self.sight.nodes, key=lambda node: node.ready)
+        marked = {node.hub: node for node in ordered if node.hub}
+        claimed = {node.claims: node for node in ordered if node.claims and not node.hub}
+        found = {hub.pk: marked[hub.token] for hub in self.hubs if hub.token in marked}
+        for hub in self.hubs:
+            node = claimed.get(hub.token)
+            if node and hub.pk not in found and hub.state in COMING and self._is_where_it_should_be(hub, node):
+                found[hub.pk] = node
+        return found
+
+    def _is_where_it_should_be(self, hub: Hub, node: Node) -> bool:
+        """Any machine can claim to be any hub, but not have its address."""
+        machine = (self.machines or {}).get(hub.token)
+        if machine and machine.address and node.address != machine.address:
+            log.error("node %s at %s claims to be %s, which is at %s", node.id, node.address, hub, machine.address)
+        return machine is not None and node.address == (machine.address or node.address)
+
+    @cached_property
+    def in_sight(self) -> set[int]:
+        """Hubs whose node the swarm shows as ready and whose engine answered lately; the rest are unknown.
+
+        Where the look itself was answered there is no need to ask again.
+        """
+        return {
+            pk
+            for hub in self.hubs
+            if (node := self.nodes.get(pk := hub.pk))
+            and node.ready
+            and (node.is_manager_here or answered_lately(hub, self.sight.at))
+        }
+
+    def is_dark(self, placement: Placement | None) -> bool:
+        """Nothing is known about the bot that is placed so. What is lost for good is known."""
+        return placement is not None and placement.lost_at is None and placement.hub_id not in self.in_sight
+
+
+def observe() -> World:
+    """A handful of calls and queries, however many bots there are."""
+    sight = swarm.connect().look()
+    # Rows before machines, so that a machine whose row was made meanwhile is not taken for a stranger.
+    hubs = list(Hub.objects.exclude(state=Hub.State.GONE))
+    here = {node.id for node in sight.nodes if node.is_manager_here}
+    if not any(answered_lately(hub, sight.at) for hub in hubs):
+        # No worker asks them just now.
+        look_at_engines(hub for hub in hubs if hub.node_id not in here)
+    placements = {placement.bot_id: placement for placement in Placement.objects.all()}
+    _join(placements.values(), hubs)
+    return World(
+        sight=sight,
+        bots=list(Bot.objects.filter(Q(deleted_at=None) | Q(placement__isnull=False)).order_by("created")),
+        placements=placements,
+        hubs=hubs,
+        machines=_machines(),
+        no_buy_until=_no_buy_until(hubs, sight.at),
+    )
+
+
+def _join(placements: Iterable[Placement], hubs: list[Hub]) -> None:
+    by_pk = {hub.pk: hub for hub in hubs}
+    for placement in placements:
+        if hub := by_pk.get(placement.hub_id):
+            placement.hub = hub
+
+
+def _machines() -> dict[UUID, Machine] | None:
+    """A cloud that gives no answer keeps no pub from being looked after."""
+    try:
+        return {machine.token: machine for machine in machines.connect().list()}
+    except MachineError as error:
+        log.error("no look at the machines: %s", error)
+        return None
+
+
+def _no_buy_until(hubs: list[Hub], now: datetime) -> datetime | None:
+    """After failed purchases the cloud is left alone for 2 minutes, 4, 8 … 60, until one succeeds."""
+    failures = Hub.objects.filter(failed_at__gt=now - FAILURES_KEPT).values_list("failed_at", flat=True)
+    succeeded = max((hub.created for hub in hubs if hub.state in CARRYING), default=None)
+    times = [at for at in failures if at and (succeeded is None or at > succeeded)]
+    return max(times) + min(NO_BUY_MAX, timedelta(minutes=2 ** min(len(times), 6))) if times else None
+
+
+def answered_lately(hub: Hub, now: datetime) -> bool:
+    return hub.answered_at is not None and now - hub.answered_at < SILENT_AFTER
+
+
+def look_at_engines(hubs: Iterable[Hub]) -> None:
+    """Ask the engines of the hubs that carry pubs whether they answer, and note it in the rows."""
+    asked = {hub.node_id: hub for hub in hubs if hub.state in CARRYING and hub.node_id}
+    if not asked:
+        return
+    silence = swarm.connect().engines(asked)
+    now = timezone.now()
+    answering = [hub for node_id, hub in asked.items() if not silence[node_id]]
+    Hub.objects.filter(pk__in=[hub.pk for hub in answering]).update(answered_at=now)
+    for hub in answering:
+        hub.answered_at = now
+    for node_id, hub in asked.items():
+        if silence[node_id] and not answered_lately(hub, now):
+            hub.reason = f"Its engine does not answer: {silence[node_id]}"[:500]
+            Hub.objects.filter(pk=hub.pk).update(reason=hub.reason)
