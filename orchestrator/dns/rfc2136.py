@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from itertools import batched
 from threading import Lock
+from time import monotonic
 
 import dns.exception
 import dns.message
@@ -28,6 +29,8 @@ from django.conf import settings
 from orchestrator.dns import NamesError
 
 SECONDS = 5.0  # for one exchange, connecting included
+# A copy of the zone may go wrong unseen, if the server was set back to an older state in between.
+COPY_SECONDS = 600.0
 # A message holds 64 KiB. A name with its mark and its prerequisite takes 500 bytes at most: 63 letters, five times.
 NAMES_A_MESSAGE = 100
 
@@ -38,7 +41,8 @@ REMEDIES = {
 }
 MISMATCHES = (dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.NXRRSET)
 
-_copies: dict[tuple[str, str], dns.zone.Zone] = {}
+# (server, zone) → a copy of the zone, and when it was begun.
+_copies: dict[tuple[str, str], tuple[dns.zone.Zone, float]] = {}
 _one_look = Lock()
 
 
@@ -153,13 +157,15 @@ def _whole_zone() -> Iterator[dns.zone.Zone]:
     """All of the zone as it is now. What changed since the last look is all that travels (IXFR), if the server can."""
     place = (settings.DNS_SERVER, settings.DNS_ZONE)
     with _one_look:
-        zone = _copies.pop(place, None) or dns.zone.Zone(_zone_name(), relativize=False)
+        zone, begun = _copies.pop(place, (None, 0.0))
+        if zone is None or monotonic() - begun > COPY_SECONDS:
+            zone, begun = dns.zone.Zone(_zone_name(), relativize=False), monotonic()
         with _errors_in_words():
             query, _ = dns.xfr.make_query(zone, keyring=_key())
             where, port = _server()
             dns.query.inbound_xfr(where, zone, query, port, timeout=SECONDS, lifetime=4 * SECONDS)
         # Only a copy that came through whole serves the next look.
-        _copies[place] = zone
+        _copies[place] = zone, begun
         yield zone
 
 

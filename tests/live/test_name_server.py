@@ -16,7 +16,7 @@ import dns.tsig
 import dns.update
 import pytest
 
-from orchestrator.dns import NamesError, host_of, sync
+from orchestrator.dns import NamesError, host_of, rfc2136, sync
 from orchestrator.dns.rfc2136 import ZoneNames
 from tests.support.wait import until
 
@@ -68,8 +68,23 @@ ns 3600 A 192.0.2.53
 
 
 class NameServer:
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        (folder / "knot.conf").write_text(CONFIGURATION.format(folder=folder, port=self.port, secret=SECRET))
+
+    def start(self) -> None:
+        """With the zone as it is in the file: what was changed since is forgotten."""
+        (self.folder / "zone").write_text(ZONE)
+        shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        with (self.folder / "log").open("w") as log:
+            command = [str(KNOTD), "-c", str(self.folder / "knot.conf")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        until("the name server answers", lambda: self.process.poll() is not None or self.answers())
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
 
     def ask(self, host: str, kind: str = "A") -> list[str]:
         """What anybody in the world is told about the host."""
@@ -103,22 +118,15 @@ def free_port() -> int:
 @pytest.fixture
 def server(tmp_path: Path, settings: Any) -> Iterator[NameServer]:
     """A name server of the test's own, and settings that use it."""
-    port = free_port()
-    (tmp_path / "zone").write_text(ZONE)
-    (tmp_path / "knot.conf").write_text(CONFIGURATION.format(folder=tmp_path, port=port, secret=SECRET))
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([str(KNOTD), "-c", str(tmp_path / "knot.conf")], stdout=log, stderr=log)
+    made = NameServer(tmp_path)
+    settings.DNS = "orchestrator.dns.rfc2136.ZoneNames"
+    settings.PUB_DOMAIN, settings.DNS_ZONE = "pubs.example.org", "example.org"
+    settings.DNS_SERVER, settings.DNS_KEY_NAME, settings.DNS_KEY = f"127.0.0.1:{made.port}", "ours", SECRET
     try:
-        started = NameServer(port)
-        until("the name server answers", lambda: process.poll() is not None or started.answers())
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        settings.DNS = "orchestrator.dns.rfc2136.ZoneNames"
-        settings.PUB_DOMAIN, settings.DNS_ZONE = "pubs.example.org", "example.org"
-        settings.DNS_SERVER, settings.DNS_KEY_NAME, settings.DNS_KEY = f"127.0.0.1:{port}", "ours", SECRET
-        yield started
+        made.start()
+        yield made
     finally:
-        process.terminate()
-        process.wait()
+        made.stop()
 
 
 def test_a_record_follows_its_pub_from_hub_to_hub(server: NameServer) -> None:
@@ -189,6 +197,42 @@ def test_what_was_changed_by_hand_is_put_right(server: NameServer, settings: Any
     assert ZoneNames().records() == {host_of("crab"): ""}
     sync(wanted)
     assert ZoneNames().records() == wanted
+
+
+def test_a_zone_that_was_set_back_is_read_afresh(server: NameServer) -> None:
+    wanted = {host_of("crab"): "192.0.2.1"}
+    sync(wanted)
+    sync(wanted)
+    server.stop()
+    with pytest.raises(NamesError, match="does not answer"):
+        sync(wanted)
+    server.start()
+    sync(wanted)
+    assert server.ask(host_of("crab")) == ["192.0.2.1"]
+
+
+def test_a_zone_that_was_set_back_under_our_eyes_is_read_afresh(server: NameServer) -> None:
+    wanted = {host_of("crab"): "192.0.2.1"}
+    sync(wanted)
+    sync(wanted)
+    server.stop()
+    server.start()
+    with pytest.raises(NamesError, match="makes sense"):
+        sync(wanted)
+    sync(wanted)
+    assert server.ask(host_of("crab")) == ["192.0.2.1"]
+
+
+def test_a_copy_of_the_zone_is_not_trusted_for_ever(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same serial, other content: nothing in the answer says so."""
+    sync({host_of("crab"): "192.0.2.1"})
+    ZoneNames().records()
+    server.stop()
+    server.start()
+    server.write("www.example.org", "A", "192.0.2.80")
+    assert ZoneNames().records() == {host_of("crab"): "192.0.2.1"}
+    monkeypatch.setattr(rfc2136, "COPY_SECONDS", 0.0)
+    assert ZoneNames().records() == {}
 
 
 def test_a_pub_whose_hub_has_no_address_just_now_keeps_its_record(server: NameServer) -> None:
