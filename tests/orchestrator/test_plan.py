@@ -188,6 +188,11 @@ def test_spare_places_are_bought_before_they_are_needed() -> None:
     assert plan(wanted(1), [], actual, replace(MANY, spare_places=1), NOW) == [BuyHub()]
 
 
+def test_a_machine_on_its_way_brings_the_spare_places() -> None:
+    actual = living((replace(HUB, places=1), COMING), {1: 1})
+    assert plan(wanted(1), [], actual, replace(MANY, spare_places=15), NOW) == [EnsureHub(2)]
+
+
 def test_a_bot_too_big_for_any_machine_makes_us_buy_none() -> None:
     actual = replace(NOBODY, hubs=(replace(HUB, places=3),))
     assert plan([Wanted(bot(1), places=4)], [], actual, MANY, NOW) == [Wait(bot(1), TOO_BIG)]
@@ -297,6 +302,19 @@ def test_an_empty_hub_whose_places_are_the_spare_ones_stays() -> None:
 def test_an_empty_hub_that_is_needed_in_this_pass_stays() -> None:
     actual = living((replace(HUB, places=1), replace(OTHER, emptied_at=LONG_AGO)), {1: 1})
     assert plan(wanted(1, 2), [], actual, MANY, NOW) == [Place(bot(2), 2, 1)]
+
+
+def test_an_empty_hub_where_even_the_smallest_moves_in_this_pass_stays() -> None:
+    small = replace(HUB, id=3, places=5, emptied_at=LONG_AGO)
+    actual = Actual((DRAINING, OTHER, small), {bot(1): PlacementSeen(1, places=0)}, {})
+    assert plan([], [Kept(bot(1), places=0)], actual, MANY, NOW) == [StartMove(bot(1), 3)]
+
+
+def test_none_goes_while_others_are_bought() -> None:
+    small = replace(OTHER, places=3, emptied_at=LONG_AGO)
+    actual = living((replace(HUB, places=5), small), dict.fromkeys(range(2, 5), 1))
+    actions = plan([Wanted(bot(1), places=4), *wanted(2, 3, 4)], [], actual, replace(MANY, hub_places=5), NOW)
+    assert actions == [BuyHub(), Wait(bot(1), ROOM_COMES)]
 
 
 def test_a_hub_where_a_deleted_bots_volume_lives_is_never_destroyed() -> None:
