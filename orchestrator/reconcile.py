@@ -62,8 +62,9 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass wanted done. `hurry`: something is on its way, so the next look should follow soon."""
+    """What a pass saw and wanted done. `hurry`: something is on its way, so the next look should follow soon."""
 
+    world: World
     actions: list[Action]
     hurry: bool
 
@@ -105,7 +106,7 @@ def run_pass(ask: Ask = queue) -> Pass:
             ask("orchestrator.tell_owner", str(bot.pk))
     if settings.PUB_DOMAIN:
         ask("orchestrator.sync_names")
-    return Pass(actions, hurry=any(in_transition(bot, now) for bot in world.bots))
+    return Pass(world, actions, hurry=any(in_transition(bot, now) for bot in world.bots))
 
 
 # --- plan ------------------------------------------------------------------------------------------------------------

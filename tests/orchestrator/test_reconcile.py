@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 from mailer.models import Message
 from orchestrator import jobs, planner, swarm
 from orchestrator.models import Hub, Placement, Turn, turn
-from orchestrator.reconcile import Pass, run_here, run_pass
+from orchestrator.reconcile import run_here, run_pass
 from orchestrator.record import in_plain_words
 from orchestrator.swarm.memory import MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
 from pubs.models import Bot, Status
@@ -58,7 +58,8 @@ def test_a_pass_that_has_nothing_to_do_changes_nothing(make: Maker, memory_swarm
     passes(4)
     ago(minutes=1)
     before, changes = dict(memory_swarm.services), bot.status_changes.count()
-    assert run_pass(ask=run_here) == Pass([], hurry=False)
+    done = run_pass(ask=run_here)
+    assert (done.actions, done.hurry) == ([], False)
     assert memory_swarm.services == before and bot.status_changes.count() == changes
 
 
@@ -299,7 +300,7 @@ def test_a_pass_by_hand_does_its_jobs_and_says_them(
         call_command("reconcile", "--once")
     assert fresh(bot).status == Status.UP
     said = capsys.readouterr().out
-    assert "BuyHub" in said and "Place(" in said and "Nothing to do" in said
+    assert "One more machine is bought" in said and " gets 1 GB on hub-1." in said and "Nothing to do" in said
 
 
 def test_a_new_host_name_reaches_the_page_and_the_service(make: Maker, memory_swarm: MemorySwarm, settings) -> None:  # noqa: ANN001

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from orchestrator.jobs import CLAIM_SECONDS
 from orchestrator.models import turn
 from orchestrator.reconcile import run_here, run_pass
+from orchestrator.sentences import Sentences
 from orchestrator.swarm import SwarmError
 
 
@@ -31,7 +32,5 @@ class Command(BaseCommand):
                 done = run_pass(ask=run_here)
         except SwarmError as error:
             raise CommandError(str(error)) from error
-        for action in done.actions:
-            self.stdout.write(str(action))
-        if not done.actions:
-            self.stdout.write("Nothing to do: the swarm is as it should be.")
+        for line in Sentences(done.world).of(done.actions):
+            self.stdout.write(line)
