@@ -192,21 +192,21 @@ class BareEngine:
     def pub(self) -> Times:
         from django.conf import settings
 
-        from orchestrator.swarm import engine, service_name
+        from orchestrator.swarm import service_name, spec
 
         bot = uuid4()
         name, init = service_name(bot), f"{service_name(bot)}-init"
         began = time.time()
         seen: Times = {}
-        self._call("POST", "/volumes/create", {"Name": name, "Labels": engine._labels(bot)})
-        self._call("POST", "/containers/create", engine._init_spec(bot, settings.PUB_IMAGE), name=init)
+        self._call("POST", "/volumes/create", {"Name": name, "Labels": spec.labels(bot)})
+        self._call("POST", "/containers/create", spec.init_spec(bot, settings.PUB_IMAGE), name=init)
         self._call("POST", f"/containers/{init}/start")
         self._call("POST", f"/containers/{init}/wait")
         said = self.api.logs(init, stdout=True, stderr=True).decode()
         self._call("DELETE", f"/containers/{init}", force="true")
         seen["identity is made"] = time.time()
         pub = self._wanted(bot, json.loads(said.strip().splitlines()[-1])["id"])
-        self._call("POST", "/services/create", engine.service_spec(pub))
+        self._call("POST", "/services/create", spec.service_spec(pub))
         wait_until(lambda: self._runs(name), "the bare pub to run", every=0.05)
         seen["up"] = time.time()
         seen |= docker_times(self.service, name)

@@ -29,6 +29,14 @@ ANSWER_SECONDS = 60
 # What this code was written for. Older engines are asked in their own version, newer ones in this.
 API = (1, 44)
 OLDEST_API = (1, 41)
+# A machine that is cut off takes what is sent and says nothing; the system sees that nothing arrives. Seconds and ms.
+_PROOF_OF_LIFE = {"TCP_USER_TIMEOUT": 8000, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5}
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    # Not every system that somebody tries us on has all of these.
+    *((socket.IPPROTO_TCP, getattr(socket, name), n) for name, n in _PROOF_OF_LIFE.items() if hasattr(socket, name)),
+]
 CONNECTIONS = 20  # kept open for each engine
 PIECE = 2**18  # bytes of a stream that are held in memory
 
@@ -82,9 +90,10 @@ class Client:
         if where.scheme == "unix":
             self._pool = _UnixPool("localhost", path=where.path, **options)
         elif tls:
-            self._pool = _TlsPool(where.hostname or "", where.port, ssl_context=tls, **options)
+            options |= {"ssl_context": tls, "socket_options": SOCKET_OPTIONS}
+            self._pool = _TlsPool(where.hostname or "", where.port, **options)
         else:
-            self._pool = _Pool(where.hostname or "", where.port, **options)
+            self._pool = _Pool(where.hostname or "", where.port, socket_options=SOCKET_OPTIONS, **options)
 
     # --- asking ------------------------------------------------------------------------------------------------------
     @contextmanager

@@ -105,7 +105,8 @@ class EngineSwarm:
     # --- observing ---------------------------------------------------------------------------------------------------
     def look(self) -> Sight:
         here = self._here()
-        nodes = self.manager.list("/nodes", {})
+        # One that has only just joined has said nothing of itself yet.
+        nodes = [node for node in self.manager.list("/nodes", {}) if "Hostname" in node["Description"]]
         if all(node["ID"] != here for node in nodes):
             here = self._here(anew=True)
         seen = tuple(_node(node, here) for node in nodes)
