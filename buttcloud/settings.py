@@ -385,6 +385,10 @@ OPENSTACK_SECURITY_GROUP = env.text("OPENSTACK_SECURITY_GROUP")
 # Where each hub gets a floating address for its peers. None: its address on OPENSTACK_NETWORK is a public one.
 OPENSTACK_FLOATING_NETWORK = env.text("OPENSTACK_FLOATING_NETWORK")
 OPENSTACK_KEY = env.text("OPENSTACK_KEY")
+if MACHINES == "orchestrator.machines.openstack.OpenStackMachines":
+    for name in ("OPENSTACK_FLAVOR", "OPENSTACK_IMAGE", "OPENSTACK_NETWORK", "OPENSTACK_SECURITY_GROUP"):
+        if not globals()[name]:
+            raise ImproperlyConfigured(f"Hubs on OpenStack need {name}.")
 
 # --- Safety --------------------------------------------------------------------------------------------------------
 SECURE_CSP = {

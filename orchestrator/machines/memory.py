@@ -117,7 +117,8 @@ class FailsToBuild(MemoryMachines):
 
     def _time_passes(self) -> None:
         for made in self.made:
-            made.machine = replace(made.machine, power=Power.FAILED, fault="No valid host was found.")
+            if made.machine.power is Power.BUILDING:
+                made.machine = replace(made.machine, power=Power.FAILED, fault="No valid host was found.")
 
 
 class NeverBoots(MemoryMachines):
@@ -139,6 +140,16 @@ class AnswersTwice(MemoryMachines):
         super()._make(token, name, user_data)
         super()._make(token, name, user_data)
         raise Unavailable("The cloud did not answer in time.")
+
+
+class Silent(MemoryMachines):
+    """The cloud does not answer: nothing is known about what it has."""
+
+    def of(self, token: UUID) -> Sequence[Made]:
+        raise Unavailable("The cloud does not answer.")
+
+    def _time_passes(self) -> None:
+        raise Unavailable("The cloud does not answer.")
 
 
 class Forgets(MemoryMachines):

@@ -189,8 +189,6 @@ class OpenStackMachines:
     def _id(self, setting: str, service: str, kind: str) -> str:
         """The id of what the setting names. Asked each time, for an image may be made anew under its name."""
         name = getattr(settings, setting)
-        if not name:
-            raise Refused(f"{setting} is not set.")
         try:
             return getattr(getattr(self._cloud, service), f"find_{kind}")(name, ignore_missing=False).id
         except NotFoundException as error:

@@ -84,6 +84,22 @@ def test_a_name_server_that_makes_no_sense_is_refused_by_name(name: str, value: 
     assert name in load({**NAMED, name: value}).stderr.splitlines()[-1]
 
 
+OPENSTACK = {
+    "MACHINES": "orchestrator.machines.openstack.OpenStackMachines",
+    "OPENSTACK_FLAVOR": "hub",
+    "OPENSTACK_IMAGE": "debian-13",
+    "OPENSTACK_NETWORK": "hubs",
+    "OPENSTACK_SECURITY_GROUP": "hubs",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in OPENSTACK if name != "MACHINES"])
+def test_hubs_on_openstack_need_a_cloud_that_is_described_whole(name: str) -> None:
+    assert load(OPENSTACK, "OPENSTACK_CLOUD").stdout == "buttcloud\n"
+    refused = load({key: value for key, value in OPENSTACK.items() if key != name})
+    assert refused.returncode and name in refused.stderr.splitlines()[-1]
+
+
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("f" * 60 + "\n")
