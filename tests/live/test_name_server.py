@@ -116,8 +116,9 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def server(tmp_path: Path, settings: Any) -> Iterator[NameServer]:
-    """A name server of the test's own, and settings that use it."""
+def server(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    """A name server of the test's own, and settings that use it. On a busy machine it may be slow."""
+    monkeypatch.setattr(rfc2136, "SECONDS", 60.0)
     made = NameServer(tmp_path)
     settings.DNS = "orchestrator.dns.rfc2136.ZoneNames"
     settings.PUB_DOMAIN, settings.DNS_ZONE = "pubs.example.org", "example.org"
