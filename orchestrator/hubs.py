@@ -66,7 +66,7 @@ def give_up(hub_id: int, reason: str) -> None:
         tell.staff(hub_id, f"It was given up. {reason}")
 
 
-def retire(hub_id: int, state: str) -> bool:
+def retire(hub_id: int, state: str, reason: str = "") -> bool:
     """Mark it for destruction, if it is still in that state and nothing lives there."""
     with transaction.atomic():
         # Whoever places a bot locks the hub first, too; so what is counted here is all there is.
@@ -74,7 +74,7 @@ def retire(hub_id: int, state: str) -> bool:
         if hub is None or is_lived_on(hub_id):
             return False
         if state != State.DESTROYING:
-            Hub.objects.filter(pk=hub_id).become(State.DESTROYING, hub.reason or "It is empty.")
+            Hub.objects.filter(pk=hub_id).become(State.DESTROYING, reason or hub.reason or "It is empty.")
         return True
 
 

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from orchestrator.hubs import retire
 from orchestrator.machines.local import LocalMachines
 from orchestrator.models import CARRYING, COMING, Hub, HubQuerySet, Placement
 from pubs import live
@@ -94,8 +94,7 @@ def before_destroy(hub: Hub) -> str:
 def destroy(hub: Hub) -> str:
     """Have the machine of an empty hub destroyed."""
     before_destroy(hub)
-    on_it = Placement.objects.filter(Q(hub=OuterRef("pk")) | Q(moving_to=OuterRef("pk")), lost_at=None)
-    _wrote(hub, _as_read(hub).filter(~Exists(on_it)).become(State.DESTROYING, "Staff have it destroyed."))
+    _wrote(hub, retire(hub.pk, hub.state, "Staff have it destroyed."))
     return f"{hub} is being destroyed: first its machine, then its node in the swarm."
 
 
@@ -120,12 +119,9 @@ def before_fence(hub: Hub) -> str:
 def fence(hub: Hub) -> str:
     """Take staff's word that the machine of a lost hub is off for good."""
     before_fence(hub)
-    now = timezone.now()
-    with transaction.atomic():
-        still_lost = _as_read(hub).filter(lost_at__isnull=False, fenced_at=None)
-        _wrote(hub, still_lost.update(fenced_at=now, reason="Staff say that its machine is off for good."))
-        Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
-    return f"{hub} is fenced: its machine is destroyed now, and what was on it waits for a restore."
+    still_lost = _as_read(hub).filter(lost_at__isnull=False, fenced_at=None)
+    _wrote(hub, still_lost.update(fenced_at=timezone.now(), reason="Staff say that its machine is off for good."))
+    return f"{hub} is fenced: what was on it waits for a restore now, and its machine is destroyed."
 
 
 DEEDS: dict[str, Callable[[Hub], str]] = {"drain": drain, "uncordon": uncordon, "destroy": destroy, "fence": fence}
@@ -144,7 +140,7 @@ def _as_read(hub: Hub) -> HubQuerySet:
     return Hub.objects.filter(pk=hub.pk, state=hub.state)
 
 
-def _wrote(hub: Hub, rows: int) -> None:
+def _wrote(hub: Hub, rows: int | bool) -> None:
     if not rows:
         raise NotNow(f"{hub} has changed just now: look at it again.")
     live.nudge()

@@ -192,13 +192,25 @@ def type_in(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
 def test_a_lost_hub_is_fenced_once_its_name_is_typed(
     hub: Any, nudges: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = hub("hub-1", pubs=2, lost_at=LONG_AGO), hub("hub-2", pubs=1)
+    one, other = hub("hub-1", pubs=2, lost_at=LONG_AGO), hub("hub-2", pubs=1, lost_at=LONG_AGO)
     type_in(monkeypatch, "hub-1")
     said = run("hub", "fence", "hub-1")
-    assert "off for good" in said and "2 pubs" in said and "wait" in said
-    assert fresh(one).fenced_at and nudges == [1]
-    assert {placement.lost_at is not None for placement in one.placements.all()} == {True}
-    assert other.placements.get().lost_at is None
+    assert "off for good" in said and "2 pubs" in said and "restore" in said
+    assert fresh(one).fenced_at and fresh(other).fenced_at is None and nudges == [1]
+
+
+def test_what_was_on_a_fenced_hub_waits_for_a_restore_and_the_hub_goes(hub: Any) -> None:
+    one, other = hub("hub-1", pubs=2, lost_at=LONG_AGO), hub("hub-2", pubs=1, lost_at=timezone.now())
+    Placement.objects.filter(hub=one).update(moving_to=other)
+    staff.fence(one)
+    for _ in range(3):
+        run("reconcile", "--once")
+    assert fresh(one).state == "gone"
+    assert [(placement.lost_at is not None, placement.moving_to) for placement in one.placements.all()] == [
+        (True, None),
+        (True, None),
+    ]
+    assert other.placements.get().lost_at is None and fresh(other).state == "ready"
 
 
 @pytest.mark.parametrize("typed", ["", "hub-2", "yes"])
@@ -231,13 +243,6 @@ def test_a_hub_that_came_back_meanwhile_is_not_fenced(hub: Any) -> None:
     with pytest.raises(staff.NotNow, match="changed just now"):
         staff.fence(as_read)
     assert as_read.placements.get().lost_at is None
-
-
-def test_a_fence_calls_off_the_moves_from_a_lost_hub(hub: Any, make: Maker) -> None:
-    one, two = hub("hub-1", state="draining", lost_at=LONG_AGO), hub("hub-2")
-    Placement.objects.filter(pk=place(make, one).pk).update(moving_to=two)
-    staff.fence(one)
-    assert one.placements.get().moving_to is None
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
