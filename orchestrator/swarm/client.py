@@ -193,8 +193,9 @@ class Client:
         except (OSError, aiohttp.ClientError, aiodocker.exceptions.DockerContainerError) as error:
             raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
         finally:
-            await samples.aclose()  # type: ignore[attr-defined]
+            # In this order, or asyncio complains of a connection that nobody closed.
             await engine.close()
+            await samples.aclose()  # type: ignore[attr-defined]
 
 
 def engine_at(url: str) -> Client:

@@ -1,0 +1,260 @@
+"""The door to an engine, against one that says what a test wants, and the checksum of a volume."""
+
+import io
+import json
+import socketserver
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+
+from orchestrator.swarm import SwarmError, Unreachable, client, engine, volume
+from orchestrator.swarm.client import Client
+from orchestrator.swarm.engine import EngineSwarm
+from orchestrator.swarm.volume import Checksum, checked
+
+Answer = tuple[int, Any]
+
+
+class StagedEngine:
+    """Answers by path, as a test says; remembers what it was asked."""
+
+    def __init__(self, api: str, folder: str) -> None:
+        self.answers: dict[str, Callable[[], Answer]] = {}
+        self.asked: list[str] = []
+        self.url = f"unix://{folder}/s"
+        staged = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                path = self.path.partition("?")[0]
+                staged.asked.append(f"{self.command} {path}")
+                status, body = (200, "OK") if path == "/_ping" else staged.answers[path.split("/", 2)[2]]()
+                said = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Api-Version", api)
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            do_GET = do_POST = do_DELETE = answer
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+            def address_string(self) -> str:
+                return ""
+
+        self.server = socketserver.ThreadingUnixStreamServer(f"{folder}/s", Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=[0.05], daemon=True).start()
+
+
+@pytest.fixture
+def stage() -> Iterator[Callable[[str], StagedEngine]]:
+    opened: list[StagedEngine] = []
+    # A socket's path is short.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+
+        def open_one(api: str) -> StagedEngine:
+            opened.append(StagedEngine(api, folder))
+            return opened[-1]
+
+        yield open_one
+        for staged in opened:
+            staged.server.shutdown()
+            staged.server.server_close()
+
+
+@pytest.mark.parametrize(("theirs", "spoken"), [("1.41", "v1.41"), ("1.44", "v1.44"), ("1.52", "v1.44")])
+def test_a_newer_engine_is_asked_in_the_version_that_we_know(stage: Any, theirs: str, spoken: str) -> None:
+    staged = stage(theirs)
+    staged.answers["info"] = lambda: (200, {"a": 1})
+    asking = Client(staged.url)
+    assert asking.call("GET", "/info") == asking.call("GET", "/info") == {"a": 1}
+    assert staged.asked == ["GET /_ping", f"GET /{spoken}/info", f"GET /{spoken}/info"]
+
+
+def test_an_engine_that_is_too_old_is_said(stage: Any) -> None:
+    with pytest.raises(SwarmError, match=r"20\.10"):
+        Client(stage("1.40").url).call("GET", "/info")
+
+
+def test_an_error_is_dockers_own_words_and_some_are_good_news(stage: Any) -> None:
+    staged = stage("1.44")
+    staged.answers["x"] = lambda: (404, {"message": "no such thing"})
+    with pytest.raises(SwarmError, match="^no such thing$"):
+        Client(staged.url).call("GET", "/x")
+    assert Client(staged.url).call("GET", "/x", ok=(404,)) is None
+
+
+def test_an_error_in_the_middle_of_progress_is_an_error(stage: Any) -> None:
+    staged = stage("1.44")
+    lines = [{"status": "Pulling"}, {"error": "manifest unknown", "errorDetail": {}}]
+    staged.answers["images/create"] = lambda: (200, b"\r\n".join(json.dumps(line).encode() for line in lines))
+    with pytest.raises(SwarmError, match="manifest unknown"):
+        Client(staged.url).progress("/images/create", fromImage="x")
+
+
+def test_an_engine_that_is_not_there_is_named_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=r"unix:///nowhere/s does not answer: .*No such file"):
+        Client("unix:///nowhere/s").call("GET", "/info")
+
+
+def test_without_certificates_the_remedy_is_said(settings: Any, tmp_path: Path) -> None:
+    settings.ENGINE_TLS = tmp_path
+    (tmp_path / "ca.pem").write_text("x")
+    with pytest.raises(Unreachable, match=r"has no cert\.pem, key\.pem: docs/hubs\.md"):
+        client.engine_on("10.0.0.1")
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(Unreachable, match="of no use"):
+        client.engine_on("10.0.0.1")
+
+
+# --- changes, and many engines at once -------------------------------------------------------------------------------
+def node(staged: StagedEngine, updates: list[Answer]) -> None:
+    staged.answers["nodes/n"] = lambda: (200, {"Version": {"Index": 1}, "Spec": {"Labels": {}}})
+    staged.answers["nodes/n/update"] = lambda: updates.pop(0)
+
+
+STALE: Answer = (500, {"message": "rpc error: code = Unknown desc = update out of sequence"})
+
+
+def test_who_was_too_late_reads_again_and_changes_that(stage: Any) -> None:
+    staged = stage("1.44")
+    node(staged, [STALE, STALE, (200, {})])
+    EngineSwarm(staged.url).mark_node("n", uuid4())
+    assert staged.asked.count("GET /v1.44/nodes/n") == staged.asked.count("POST /v1.44/nodes/n/update") == 3
+
+
+def test_another_refusal_is_tried_once(stage: Any) -> None:
+    staged = stage("1.44")
+    node(staged, [(500, {"message": "raft is broken"}), (200, {})])
+    with pytest.raises(SwarmError, match="raft is broken"):
+        EngineSwarm(staged.url).mark_node("n", uuid4())
+
+
+def test_who_is_always_too_late_gives_up(stage: Any) -> None:
+    staged = stage("1.44")
+    node(staged, [STALE] * 100)
+    with pytest.raises(SwarmError, match="out of sequence"):
+        EngineSwarm(staged.url).mark_node("n", uuid4())
+
+
+def test_one_that_never_answers_is_not_waited_for(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = stage("1.44")
+    staged.answers["nodes"] = lambda: (200, [{"ID": name, "Status": {"Addr": name}} for name in ("slow", "quick")])
+    released = threading.Event()
+    swarm = EngineSwarm(staged.url)
+    swarm._node_here, swarm._nodes_elsewhere = "here", {"slow", "quick"}
+
+    class Other:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def ping(self, seconds: float) -> None:
+            if self.address == "slow":
+                released.wait(60)
+
+    monkeypatch.setattr(engine, "engine_on", Other)
+    monkeypatch.setattr(engine, "PINGS_SECONDS", 1)
+    answers = swarm.engines(["slow", "quick", "unknown"])
+    released.set()
+    assert answers["quick"] == "" and "within 1 s" in answers["slow"] and "no such node" in answers["unknown"]
+
+
+def test_the_whole_is_seen_in_four_calls(stage: Any) -> None:
+    staged, bot = stage("1.44"), uuid4()
+    labels = {"buttcloud.deployment": settings.DEPLOYMENT, "buttcloud.bot": str(bot), "buttcloud.digest": "d"}
+    spec = {"Name": "pub", "Labels": labels, "TaskTemplate": {"Placement": {"Constraints": ["node.id==n"]}}}
+    described = {"Hostname": "one", "Resources": {"MemoryBytes": 1}, "Engine": {}}
+    up = {"ID": "n", "Status": {"State": "ready", "Addr": "10.0.0.2"}, "Spec": {"Availability": "active"}}
+    just_joined = {"ID": "m", "Status": {"State": "unknown"}, "Spec": {}, "Description": {"Engine": {}}}
+    staged.answers["info"] = lambda: (200, {"Swarm": {"ControlAvailable": True, "NodeID": "n"}})
+    staged.answers["nodes"] = lambda: (200, [up | {"Description": described}, just_joined])
+    staged.answers["services"] = lambda: (200, [{"ID": "s", "Spec": spec, "ServiceStatus": {"RunningTasks": 0}}])
+    staged.answers["tasks"] = lambda: (
+        200,
+        [{"ServiceID": "s", "CreatedAt": "1", "Status": {"State": "failed", "Err": "non-zero exit (1)"}}],
+    )
+    sight = EngineSwarm(staged.url).look()
+    assert [seen.id for seen in sight.nodes] == ["n"], "one that has only just joined says nothing of itself yet"
+    [service] = sight.services
+    assert (service.bot_id, service.node_id, service.digest) == (bot, "n", "d")
+    assert not service.healthy and service.complaint == "non-zero exit (1)"
+    assert len([path for path in staged.asked if path != "GET /_ping"]) == 4
+
+
+# --- the checksum ----------------------------------------------------------------------------------------------------
+def packed(*entries: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for entry in entries:
+            body = entry.pop("body", b"")
+            info = tarfile.TarInfo(entry.pop("name"))
+            info.size = len(body)
+            for name, value in entry.items():
+                setattr(info, name, value)
+            tar.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+def file(**more: Any) -> dict[str, Any]:
+    return {"name": "data/feed", "uid": 1000, "gid": 1000, "mode": 0o600, "body": b"hello"} | more
+
+
+def folder(**more: Any) -> dict[str, Any]:
+    return {"name": "data", "type": tarfile.DIRTYPE, "mode": 0o700} | more
+
+
+def checksum(tar: bytes) -> Checksum:
+    taken = Checksum()
+    assert b"".join(checked(io.BytesIO(tar), taken)) == tar, "what passes is passed on whole"
+    return taken
+
+
+def test_the_same_content_has_the_same_checksum_whatever_the_order_and_time() -> None:
+    assert checksum(packed(folder(), file())) == checksum(packed(file(mtime=5), folder(mtime=7)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"body": b"hellO"},
+        {"body": b"hello!"},
+        {"uid": 0},
+        {"gid": 0},
+        {"mode": 0o644},
+        {"name": "data/feet"},
+        {"type": tarfile.SYMTYPE, "linkname": "x", "body": b""},
+    ],
+)
+def test_any_difference_is_another_checksum(other: dict[str, Any]) -> None:
+    assert checksum(packed(folder(), file())) != checksum(packed(folder(), file(**other)))
+
+
+def test_a_file_too_few_or_too_many_is_another_checksum() -> None:
+    one, two = packed(file()), packed(file(), file(name="data/b"))
+    assert checksum(one) != checksum(two)
+
+
+def test_a_large_file_passes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "PIECE", 1024)
+    tar = packed(file(body=bytes(range(256)) * 400))
+    assert max(len(piece) for piece in checked(io.BytesIO(tar), Checksum())) < 20_000
+
+
+def test_half_a_tar_is_an_error() -> None:
+    with pytest.raises(tarfile.TarError):
+        checksum(packed(file(body=b"x" * 100_000))[:50_000])
