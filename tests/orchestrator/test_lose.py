@@ -1,0 +1,255 @@
+"""Hubs out of sight: what is not known is said to be unknown, and nothing is done that could be wrong."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from mailer.models import Message
+from orchestrator import jobs, machines, planner
+from orchestrator.machines.memory import MemoryMachines
+from orchestrator.models import Hub, Placement
+from orchestrator.reconcile import run_here, run_pass
+from orchestrator.swarm.memory import MemorySwarm
+from pubs.models import Bot, Status
+from tests.support.make import Maker
+
+
+@pytest.fixture(autouse=True)
+def cloud(settings: Any) -> MemoryMachines:
+    settings.MACHINES = "orchestrator.machines.memory.MemoryMachines"
+    settings.MAX_HUBS = 3
+    connected = machines.connect()
+    assert isinstance(connected, MemoryMachines)
+    return connected
+
+
+def passes(count: int) -> None:
+    for _ in range(count):
+        run_pass(ask=run_here)
+
+
+@pytest.fixture
+def bot(make: Maker, memory_swarm: MemorySwarm) -> Bot:
+    """A pub that is up, and staff who want to hear of its hub."""
+    make.user("stella", is_staff=True)
+    made = make.bot(paid=True)
+    passes(6)
+    made.refresh_from_db()
+    assert made.status == Status.UP
+    return made
+
+
+def hub_of(bot: Bot) -> Hub:
+    return Placement.objects.get(bot=bot).hub
+
+
+def go_by(**time: float) -> None:
+    """As if all that is noted had been noted earlier."""
+    by = timedelta(**time)
+    for hub in Hub.objects.all():
+        for column in ("lost_at", "answered_at", "told_at", "emptied_at"):
+            if at := getattr(hub, column):
+                Hub.objects.filter(pk=hub.pk).update(**{column: at - by})
+    for bot in Bot.objects.all():
+        Bot.objects.filter(pk=bot.pk).update(
+            changed_at=bot.changed_at - by,
+            started_at=bot.started_at and bot.started_at - by,
+            unknown_since=bot.unknown_since and bot.unknown_since - by,
+        )
+
+
+def mails(kind: str) -> int:
+    return Message.objects.filter(key__startswith=kind).count()
+
+
+def cut(twin: MemorySwarm, bot: Bot) -> Hub:
+    hub = hub_of(bot)
+    twin.cut(hub.node_id)
+    passes(2)
+    return hub
+
+
+def test_a_bot_on_a_hub_out_of_sight_is_unknown_keeps_its_status_and_is_started_nowhere(
+    bot: Bot, memory_swarm: MemorySwarm, make: Maker
+) -> None:
+    seen_at = bot.seen_at
+    hub = cut(memory_swarm, bot)
+    go_by(hours=2)
+    for _ in range(20):
+        make.bot(paid=True)
+    passes(6)
+    bot.refresh_from_db()
+    hub.refresh_from_db()
+    assert (bot.status, bot.seen_at, bot.reason) == (Status.UP, seen_at, planner.LOST_SIGHT)
+    assert bot.unknown_since and hub.lost_at and hub.fenced_at is None and hub.state == "ready"
+    assert memory_swarm.running_on(bot.pk) == [hub.node_id]
+    assert not [place for place in Placement.objects.exclude(bot=bot) if place.hub == hub], "it takes no more bots"
+
+
+def test_a_node_that_is_ready_and_an_engine_that_is_silent_is_out_of_sight_too(
+    bot: Bot, memory_swarm: MemorySwarm
+) -> None:
+    hub = hub_of(bot)
+    memory_swarm.nodes[hub.node_id].answers = False
+    passes(2)
+    bot.refresh_from_db()
+    assert bot.unknown_since is None, "for a while it may be busy"
+    go_by(seconds=91)
+    jobs.look_at_engines()
+    passes(1)
+    bot.refresh_from_db()
+    hub.refresh_from_db()
+    assert bot.unknown_since and "does not answer" in hub.reason
+
+
+def test_where_no_worker_asks_the_engines_the_pass_does(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    go_by(hours=1)
+    passes(1)
+    hub = hub_of(bot)
+    assert hub.lost_at is None and hub.answered_at and timezone.now() - hub.answered_at < timedelta(minutes=1)
+
+
+def test_owner_and_staff_are_told_once_and_only_of_a_loss_that_lasts(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    cut(memory_swarm, bot)
+    assert not mails("pub_is_unknown") and not mails("staff_alarm")
+    go_by(minutes=3)
+    passes(4)
+    assert mails("pub_is_unknown") == 1 and mails("staff_alarm") == 1
+    go_by(hours=30)
+    passes(2)
+    assert mails("pub_is_unknown") == 1
+
+
+def test_a_hub_that_comes_and_goes_is_told_about_once_in_six_hours(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    hub = hub_of(bot)
+
+    def flap() -> None:
+        memory_swarm.cut(hub.node_id)
+        passes(1)
+        go_by(minutes=3)
+        passes(2)
+        memory_swarm.heal(hub.node_id)
+        jobs.look_at_engines()
+        passes(2)
+
+    for _ in range(3):
+        flap()
+    assert mails("pub_is_unknown") == 1
+    go_by(hours=6)
+    flap()
+    assert mails("pub_is_unknown") == 2
+
+
+def test_pubs_on_a_hub_that_is_back_are_taken_as_they_are(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    hub = cut(memory_swarm, bot)
+    go_by(minutes=3)
+    passes(2)
+    before, changes = dict(memory_swarm.services), bot.status_changes.count()
+    memory_swarm.heal(hub.node_id)
+    jobs.look_at_engines()
+    passes(3)
+    bot.refresh_from_db()
+    hub.refresh_from_db()
+    assert (bot.status, bot.unknown_since, bot.reason, hub.lost_at, hub.reason) == (Status.UP, None, "", None, "")
+    assert memory_swarm.services == before and not memory_swarm.restarted
+    assert bot.status_changes.count() == changes and mails("pub_is_up") == 2, "its owner hears that it is seen again"
+
+
+def test_a_stopped_bot_on_a_lost_hub_is_no_news(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    Bot.objects.update(switched_on=False)
+    passes(2)
+    cut(memory_swarm, bot)
+    go_by(minutes=3)
+    passes(2)
+    assert not mails("pub_is_unknown")
+
+
+# --- fenced ----------------------------------------------------------------------------------------------------------
+def test_a_machine_that_is_gone_fences_its_hub_and_its_bots_wait_for_a_restore(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    hub = hub_of(bot)
+    cloud.lose(hub.token)
+    passes(3)
+    hub.refresh_from_db()
+    assert hub.lost_at and hub.fenced_at is None, "at first it may be a slip"
+    go_by(minutes=3)
+    passes(6)
+    bot.refresh_from_db()
+    hub.refresh_from_db()
+    assert hub.state == "gone" and not memory_swarm.nodes[hub.node_id].in_swarm
+    assert (bot.status, bot.reason, bot.unknown_since) == (Status.NONE, planner.LOST_WITH_HUB, None)
+    assert bot.lost_at and bot.pk not in memory_swarm.services and not memory_swarm.running_on(bot.pk)
+    go_by(minutes=2)
+    passes(3)
+    assert mails("pub_is_down") == 1 and Placement.objects.get(bot=bot).lost_at
+
+
+def test_a_hub_whose_machine_is_listed_is_never_fenced_by_itself(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    hub = cut(memory_swarm, bot)
+    go_by(days=3)
+    passes(4)
+    jobs.fence_hub(hub.pk)
+    hub.refresh_from_db()
+    assert hub.fenced_at is None and cloud.of(hub.token)
+
+
+def test_a_slip_of_the_cloud_s_list_fences_nothing(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = cut(memory_swarm, bot)
+    go_by(minutes=3)
+    real, looks = MemoryMachines.list, []
+
+    def once_empty(self: MemoryMachines) -> Any:
+        looks.append(1)
+        return [] if len(looks) == 1 else real(self)
+
+    monkeypatch.setattr(MemoryMachines, "list", once_empty)
+    passes(1)
+    hub.refresh_from_db()
+    assert len(looks) == 2 and hub.fenced_at is None
+
+
+def test_a_hub_in_sight_whose_machine_the_cloud_does_not_list_is_only_reported(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    hub = hub_of(bot)
+    cloud.made.clear()
+    go_by(seconds=30)
+    passes(4)
+    hub.refresh_from_db()
+    assert (hub.state, hub.fenced_at) == ("ready", None) and bot.pk in memory_swarm.services
+    assert Message.objects.filter(text__contains="does not list its machine").count() == 1
+
+
+def test_a_bot_on_its_way_from_a_fenced_hub_is_lost_and_one_on_its_way_to_it_stays(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines, make: Maker
+) -> None:
+    hub = hub_of(bot)
+    other = Hub.objects.create(name="other", state="draining", places=15, node_id="x")
+    coming = Placement.objects.create(bot=make.bot(), hub=other, port=29100, label="coming", moving_to=hub)
+    Placement.objects.filter(bot=bot).update(moving_to=other)
+    cloud.lose(hub.token)
+    Hub.objects.filter(pk=hub.pk).update(lost_at=timezone.now() - timedelta(minutes=3))
+    jobs.fence_hub(hub.pk)
+    coming.refresh_from_db()
+    place = Placement.objects.get(bot=bot)
+    assert place.lost_at and place.moving_to is None
+    assert (coming.hub, coming.moving_to, coming.lost_at) == (other, None, None)
+
+
+def test_a_lost_bot_that_its_owner_deletes_takes_no_place(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    cloud.lose(hub_of(bot).token)
+    passes(2)
+    go_by(minutes=3)
+    passes(6)
+    Bot.objects.filter(pk=bot.pk).update(deleted_at=timezone.now())
+    passes(3)
+    assert not Hub.objects.exclude(state="gone").exists()
