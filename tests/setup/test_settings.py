@@ -131,3 +131,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     )
     assert refused.returncode and "can't be read or written" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_fresh_machines_enrol_over_https_at_a_name_that_the_site_answers_to() -> None:
+    elsewhere = load({**COMPLETE, "ENROL_URL": "https://inside.pubs.example:8443/"}, "ALLOWED_HOSTS")
+    assert elsewhere.stdout == "['pubs.example', 'inside.pubs.example']\n"
+    refused = load({**COMPLETE, "ENROL_URL": "http://inside.pubs.example"})
+    assert refused.returncode and "ENROL_URL" in refused.stderr.splitlines()[-1]
