@@ -56,7 +56,7 @@ remove_volume() {
 
 remove_var() {
     [ -d "$var" ] || return 0
-    rm -rf "$var/setup-logs" "$var/setup.lock" "$var/pub_image"
+    rm -rf "$var/setup-logs" "$var/setup.lock" "$var/pub_image" "$var/openstack"
     rmdir "$var" 2>/dev/null && return
     if ask "Remove $var for ever, with the database, secrets and mails?"; then rm -rf "$var"; else say "$var is kept."; fi
 }

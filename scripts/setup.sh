@@ -4,7 +4,7 @@
 #   scripts/setup.sh engine   and a Docker engine that is a swarm
 #   scripts/setup.sh image    (no .venv) engine, swarm and the pub image
 #   scripts/setup.sh run      all of these
-#   scripts/setup.sh test     all of these, Chromium, a name server and what the lab of many hubs needs; what
+#   scripts/setup.sh test     all of these, Chromium, a name server, OpenStack and what the lab of many hubs needs; what
 #                           cannot be had is named, and its tests skip
 set -uo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -12,6 +12,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/python.sh"
 . "$here/engine.sh"
 . "$here/image.sh"
+. "$here/openstack.sh"
 
 # Two set-ups at once would install into the same folders; the second one waits.
 one_at_a_time() {
@@ -69,7 +70,7 @@ main() {
         engine) ready_engine && ready_swarm ;;
         image) ready_docker ;;
         run) ready_python && ready_docker ;;
-        test) ready_python && ready_chromium && ready_name_server && ready_lab && ready_docker_for_tests ;;
+        test) ready_python && ready_chromium && ready_name_server && ready_lab && ready_openstack && ready_docker_for_tests ;;
         *) die "scripts/setup.sh does not know '$1'." "It knows: python, engine, image, run, test." ;;
     esac || exit 1
     local version

@@ -1,0 +1,116 @@
+"""Clouds to test the machine drivers on: the twin in memory and a real OpenStack, each with its mishaps."""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from orchestrator.machines import memory
+from orchestrator.swarm.memory import MemorySwarm
+from tests.support.openstack import Lab, openstack_lab  # noqa: F401
+from tests.support.openstack.proxy import Proxy, gateway_error, lose_answer, spoiling
+from tests.support.wait import until
+
+
+class MemoryCloud:
+    def __init__(self) -> None:
+        self.nodes = MemorySwarm()
+        self.machines = memory.MemoryMachines(self.nodes)
+
+    def _turn(self, kind: type[memory.MemoryMachines]) -> None:
+        made = self.machines.made
+        self.machines = kind(self.nodes)
+        self.machines.made = made
+
+    def use_up_the_quota(self) -> None:
+        self._turn(memory.Refuses)
+
+    def fill_all_hosts(self) -> None:
+        self._turn(memory.FailsToBuild)
+
+    def lose_the_answer(self) -> None:
+        self._turn(memory.AnswersTwice)
+
+    def fall_silent(self) -> None:
+        self._turn(memory.Silent)
+
+    def paid_for(self, token: UUID) -> int:
+        return len(self.machines.of(token))
+
+    def user_data(self, token: UUID) -> str:
+        return self.machines.of(token)[0].user_data
+
+
+@dataclass
+class OpenStackCloud:
+    """With a proxy between the driver and Nova. What is behind the driver's back is asked as administrator."""
+
+    machines: Any
+    nova: Proxy
+    admin: Any
+    settings: Any
+
+    def use_up_the_quota(self) -> None:
+        self.settings.OPENSTACK_FLAVOR = "over-quota"
+
+    def fill_all_hosts(self) -> None:
+        self.settings.OPENSTACK_FLAVOR = "no-host"
+
+    def lose_the_answer(self) -> None:
+        self.nova.spoil("POST", "/servers", lose_answer)
+
+    def fall_silent(self) -> None:
+        self.nova.spoil("GET", "/servers/detail", gateway_error, times=100)
+
+    def servers(self, token: UUID) -> list[Any]:
+        everything = self.admin.compute.servers(all_projects=True)
+        return [server for server in everything if server.metadata.get("buttcloud.hub") == str(token)]
+
+    def paid_for(self, token: UUID) -> int:
+        return len(self.servers(token))
+
+    def user_data(self, token: UUID) -> str:
+        server = self.admin.compute.get_server(self.servers(token)[0])
+        return base64.b64decode(server.user_data).decode()
+
+
+@pytest.fixture
+def openstack_cloud(
+    openstack_lab: Lab,  # noqa: F811
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[OpenStackCloud]:
+    import openstack
+
+    from orchestrator.machines.openstack import OpenStackMachines
+
+    settings.DEPLOYMENT = f"test-{uuid4().hex[:8]}"
+    settings.OPENSTACK_CLOUD = "lab"
+    settings.OPENSTACK_FLAVOR = "hub"
+    settings.OPENSTACK_IMAGE = "debian-13"
+    settings.OPENSTACK_NETWORK = settings.OPENSTACK_SECURITY_GROUP = "hubs"
+    settings.OPENSTACK_FLOATING_NETWORK = ""
+    with spoiling(openstack_lab.url["nova"]) as nova:
+        clouds = json.loads(openstack_lab.clouds.read_text())
+        clouds["clouds"]["lab"]["compute_endpoint_override"] = f"{nova.url}/v2.1"
+        (tmp_path / "clouds.yaml").write_text(json.dumps(clouds))
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+        machines = OpenStackMachines()
+        yield OpenStackCloud(machines, nova, openstack.connect(cloud="lab-admin"), settings)
+        nova.mishaps.clear()
+        for machine in machines.list():
+            until("the test's machine is gone", lambda token=machine.token: machines.destroy(token), every=0.5)
+
+
+Cloud = MemoryCloud | OpenStackCloud
+
+
+@pytest.fixture(params=["memory", pytest.param("openstack", marks=pytest.mark.openstack)])
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    return MemoryCloud() if request.param == "memory" else request.getfixturevalue("openstack_cloud")

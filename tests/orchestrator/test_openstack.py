@@ -1,0 +1,174 @@
+"""What only a real OpenStack can do to us. Promises that every driver makes are in test_machines.py."""
+
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from orchestrator.machines import Power, Refused, Unavailable
+from tests.orchestrator.conftest import OpenStackCloud
+from tests.orchestrator.test_machines import USER_DATA, destroy, make, not_wanted, shown
+from tests.support.openstack.proxy import gateway_error, late, nonsense
+from tests.support.wait import until
+
+pytestmark = pytest.mark.openstack
+
+
+@pytest.fixture
+def cloud(openstack_cloud: OpenStackCloud) -> OpenStackCloud:
+    return openstack_cloud
+
+
+def on_network(cloud: OpenStackCloud, things: str, token: UUID) -> list[Any]:
+    return [thing for thing in getattr(cloud.admin.network, things)() if str(token) in (thing.description or "")]
+
+
+def create(cloud: OpenStackCloud, token: UUID) -> None:
+    cloud.machines.create(token, "hub-1", lambda: USER_DATA)
+
+
+def test_a_request_that_was_given_up_and_arrives_late_makes_no_second_machine(cloud: OpenStackCloud) -> None:
+    token, impatient, arrives = uuid4(), type(cloud.machines)(), Event()
+    impatient.timeout = 10
+    cloud.nova.spoil("POST", "/servers", late(arrives))
+    with pytest.raises(Unavailable):
+        impatient.create(token, "hub-1", lambda: USER_DATA)
+    create(cloud, token)
+    machine = shown(cloud, token, Power.RUNNING)
+    arrives.set()
+    until("the late request is answered", lambda: len(cloud.nova.answered("POST", "/servers")) == 2)
+    assert cloud.nova.answered("POST", "/servers") == [202, 409]
+    assert cloud.paid_for(token) == 1 and cloud.machines.list() == [machine]
+
+
+def test_the_library_asks_for_a_machine_only_once(cloud: OpenStackCloud) -> None:
+    cloud.nova.spoil("POST", "/servers", gateway_error)
+    with pytest.raises(Unavailable):
+        make(cloud)
+    assert cloud.nova.answered("POST", "/servers") == [502]
+
+
+def test_a_look_is_one_call(cloud: OpenStackCloud) -> None:
+    make(cloud)
+    cloud.nova.answers.clear()
+    cloud.machines.list()
+    assert [path for _, path, _ in cloud.nova.answers] == ["/v2.1/servers/detail"]
+
+
+def test_an_answer_that_makes_no_sense_is_not_an_empty_cloud(cloud: OpenStackCloud) -> None:
+    token = make(cloud)
+    cloud.nova.spoil("GET", "/servers/detail", nonsense, times=2)
+    with pytest.raises(Unavailable):
+        cloud.machines.list()
+    with pytest.raises(Unavailable):
+        cloud.machines.destroy(token)
+    assert len(on_network(cloud, "ports", token)) == 1, "the claim stays as long as a machine may be there"
+
+
+def test_a_worker_that_is_killed_after_its_request_leaves_a_machine_that_is_found(cloud: OpenStackCloud) -> None:
+    token = uuid4()
+    script = """if True:
+        import sys, time, django
+        django.setup()
+        from django.conf import settings
+        token, *values = sys.argv[1:]
+        for value in values:
+            setattr(settings, *value.split("=", 1))
+        from orchestrator.machines.openstack import OpenStackMachines
+        OpenStackMachines().create(token, "hub-1", lambda: "")
+        print("made", flush=True)
+        time.sleep(600)
+    """
+    names = ["DEPLOYMENT", *(name for name in dir(cloud.settings) if name.startswith("OPENSTACK_"))]
+    values = [f"{name}={getattr(cloud.settings, name)}" for name in names]
+    worker = subprocess.Popen([sys.executable, "-c", script, str(token), *values], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout and worker.stdout.readline() == "made\n"
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    cloud.machines.create(token, "hub-1", not_wanted)
+    assert cloud.paid_for(token) == 1 and [machine.token for machine in cloud.machines.list()] == [token]
+
+
+def test_many_workers_at_once_end_with_one_machine(cloud: OpenStackCloud) -> None:
+    token = uuid4()
+
+    def ask(_: int) -> None:
+        with suppress(Unavailable):
+            create(cloud, token)
+
+    with ThreadPoolExecutor(5) as workers:
+        list(workers.map(ask, range(5)))
+    until("none is being built", lambda: all(server.status != "BUILD" for server in cloud.servers(token)), every=0.5)
+
+    def settled() -> bool:
+        cloud.machines.create(token, "hub-1", lambda: USER_DATA)
+        return cloud.paid_for(token) == 1
+
+    until("there is one", settled, every=0.5)
+    shown(cloud, token, Power.RUNNING)
+
+
+def test_what_bears_another_mark_or_none_is_neither_shown_nor_destroyed(cloud: OpenStackCloud) -> None:
+    token = make(cloud)
+    cloud.settings.DEPLOYMENT, ours = f"test-{uuid4().hex[:8]}", cloud.settings.DEPLOYMENT
+    assert cloud.machines.list() == []
+    assert cloud.machines.destroy(token), "there is none in this deployment"
+    cloud.settings.DEPLOYMENT = ours
+    assert [machine.token for machine in cloud.machines.list()] == [token]
+    assert on_network(cloud, "ports", token)
+
+
+def test_a_machine_made_by_hand_with_our_mark_is_a_stranger_that_can_be_destroyed(cloud: OpenStackCloud) -> None:
+    make(cloud)
+    [known] = cloud.machines.list()
+    mark = {"buttcloud.deployment": cloud.settings.DEPLOYMENT}
+    compute = cloud.machines._cloud.compute
+    compute.create_server(
+        name="by-hand",
+        flavor_id=compute.find_flavor("hub", ignore_missing=False).id,
+        image_id=cloud.machines._cloud.image.find_image("debian-13", ignore_missing=False).id,
+        networks="none",
+        metadata=mark,
+    )
+    [stranger] = [machine for machine in cloud.machines.list() if machine.token != known.token]
+    assert stranger.name == "by-hand"
+    destroy(cloud, stranger.token)
+    assert [machine.token for machine in cloud.machines.list()] == [known.token]
+
+
+def test_peers_reach_a_machine_at_a_floating_address_that_goes_with_it(cloud: OpenStackCloud) -> None:
+    cloud.settings.OPENSTACK_FLOATING_NETWORK = "public"
+    token = make(cloud)
+    machine = shown(cloud, token, Power.RUNNING)
+    assert machine.public_address.startswith("203.0.113.") and machine.address.startswith("10.77.")
+    assert [ip.floating_ip_address for ip in on_network(cloud, "ips", token)] == [machine.public_address]
+    destroy(cloud, token)
+    assert not on_network(cloud, "ips", token) and not on_network(cloud, "ports", token)
+
+
+@pytest.mark.parametrize(
+    "setting", ["OPENSTACK_FLAVOR", "OPENSTACK_IMAGE", "OPENSTACK_NETWORK", "OPENSTACK_SECURITY_GROUP"]
+)
+def test_a_setting_that_names_nothing_is_named(cloud: OpenStackCloud, setting: str) -> None:
+    setattr(cloud.settings, setting, "nothing")
+    with pytest.raises(Refused, match=f"no 'nothing': look at the setting {setting}"):
+        make(cloud)
+    assert cloud.machines.list() == []
+
+
+def test_an_access_that_is_not_set_up_is_said_so(cloud: OpenStackCloud) -> None:
+    cloud.settings.OPENSTACK_CLOUD = "elsewhere"
+    with pytest.raises(Refused, match="clouds.yaml"):
+        type(cloud.machines)().list()
+
+
+def test_user_data_that_nova_does_not_take_is_refused_here(cloud: OpenStackCloud) -> None:
+    with pytest.raises(Refused, match="too long"):
+        cloud.machines.create(uuid4(), "hub-1", lambda: "x" * 50_000)
+    assert cloud.machines.list() == []
