@@ -164,10 +164,23 @@ class MovingFilter(YesNoFilter):
         return rows.exclude(moving_to=None)
 
 
+class LostWithHubFilter(LostFilter):
+    title = "lost with its hub"
+
+
 @admin.register(Placement)
 class PlacementAdmin(LookOnly, admin.ModelAdmin):
-    list_display = ["bot", "hub", "moving_to", "places", "port", "lost_at", "claimed_until", "trouble"]
+    list_display = ["bot", "hub", "moving_to", "places", "port", "is_lost", "tried_again", "trouble"]
     list_select_related = ["bot", "hub", "moving_to"]
-    list_filter = ["hub", MovingFilter, LostFilter, PlacementTroubleFilter]
+    list_filter = ["hub", MovingFilter, LostWithHubFilter, PlacementTroubleFilter]
     search_fields = ["bot__name", "bot__owner__email", "bot__id__startswith", "=port", "label"]
     show_full_result_count = False
+
+    @admin.display(description="lost", boolean=True, ordering="lost_at")
+    def is_lost(self, placement: Placement) -> bool:
+        return placement.lost_at is not None
+
+    @admin.display(ordering="rests_until")
+    def tried_again(self, placement: Placement) -> str:
+        """After a refusal."""
+        return staff.apart(placement.rests_until)

@@ -113,12 +113,28 @@ class TroubleFilter(YesNoFilter):
         return rows.filter(**{f"{self.column}__gt": ""})
 
 
+class UnknownFilter(YesNoFilter):
+    title = "out of sight"
+    parameter_name = "unknown"
+
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.exclude(unknown_since=None)
+
+
+class LostFilter(YesNoFilter):
+    title = "waits for a restore"
+    parameter_name = "lost"
+
+    def those(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.exclude(lost_at=None)
+
+
 @admin.register(Bot)
 class BotAdmin(LookOnly, admin.ModelAdmin):
     list_display = [
         "name",
         "owner_link",
-        "status",
+        "condition",
         "wanted",
         "hub",
         "port",
@@ -131,7 +147,16 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
     ]
     # The placement is the orchestrator's; from here it is only the other end of its key.
     list_select_related = ["owner", "placement__hub"]
-    list_filter = ["status", "paid", "switched_on", WantedFilter, TroubleFilter, DeletedFilter]
+    list_filter = [
+        "status",
+        "paid",
+        "switched_on",
+        WantedFilter,
+        UnknownFilter,
+        LostFilter,
+        TroubleFilter,
+        DeletedFilter,
+    ]
     search_fields = ["name", "owner__email", "ssb_id", "id__startswith", "address", "subscription_id"]
     show_full_result_count = False
     actions = ["look_again", "start", "stop", "restart"]
@@ -144,6 +169,7 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
             {
                 "fields": [
                     "paid",
+                    "memory_gb",
                     "paid_status",
                     "paid_until",
                     "paid_ends",
@@ -158,6 +184,9 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
             {
                 "fields": [
                     "status",
+                    "unknown_since",
+                    "lost_at",
+                    "moving",
                     "changed_at",
                     "started_at",
                     "seen_at",
@@ -183,6 +212,15 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
     @admin.display(description="owner", ordering="owner__email")
     def owner_link(self, bot: Bot) -> SafeString:
         return format_html('<a href="{}">{}</a>', reverse("admin:accounts_user_change", args=[bot.owner_id]), bot.owner)
+
+    @admin.display(description="status", ordering="status")
+    def condition(self, bot: Bot) -> str:
+        """What is not known now is not shown as if it were."""
+        if bot.lost_at:
+            return "lost with its hub"
+        if bot.unknown_since:
+            return f"unknown, was {bot.get_status_display()}"
+        return bot.get_status_display() + (", moving" if bot.moving else "")
 
     @admin.display(boolean=True)
     def wanted(self, bot: Bot) -> bool:

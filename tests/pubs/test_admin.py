@@ -145,6 +145,20 @@ def test_the_filters_for_wanted_and_deleted_tell_both_sorts_apart(staff: Client,
     assert names("") == {"Wanted", "Unpaid", "Gone"}
 
 
+def test_what_is_out_of_sight_or_lost_is_not_shown_as_up_and_is_filtered(staff: Client, make: Maker) -> None:
+    unknown = make.bot(name="Unknown", status="up", unknown_since=timezone.now())
+    lost = make.bot(name="Lost", status="up", lost_at=timezone.now())
+    moving = make.bot(name="Moving", moving=True)
+    page = staff.get(BOTS).content.decode()
+    for said in ("unknown, was up", "lost with its hub", "not running, moving"):
+        assert f'<td class="field-condition">{said}</td>' in page
+    assert list(staff.get(f"{BOTS}?unknown=yes").context["cl"].result_list) == [unknown]
+    assert list(staff.get(f"{BOTS}?lost=yes").context["cl"].result_list) == [lost]
+    assert "2 GB" not in staff.get(f"{BOTS}{moving.pk}/change/").content.decode()
+    Bot.objects.filter(pk=moving.pk).update(memory_gb=2)
+    assert "2 GB" in staff.get(f"{BOTS}{moving.pk}/change/").content.decode()
+
+
 def test_a_bot_is_found_by_anything_that_staff_may_know(staff: Client, make: Maker) -> None:
     ssb_id = "@" + "C" * 43 + "=.ed25519"
     bot = make.bot(make.user("alice"), name="Harbour", ssb_id=ssb_id, address="pub.example:24001")
