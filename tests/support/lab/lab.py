@@ -42,6 +42,7 @@ class Lab:
         self.subnet = f"{NETWORK}.{self.name.removeprefix('bclab')}"
         self.tls = folder / "tls"
         self.address = f"{self.subnet}.1"  # this computer's own, on the lab's switch
+        self.memory = 16 * GB  # of a new machine, in bytes
 
     # --- the room ------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -112,12 +113,12 @@ class Lab:
         disk = self.folder / "machines" / str(token)
         return Machine(disk) if disk.exists() else None
 
-    def order(self, key: str, name: str, user_data: str = "", memory: int = 16 * GB) -> bool:
+    def order(self, key: str, name: str, user_data: str = "") -> bool:
         """A machine's disk, made in one step: False if there is one by this key. It is off."""
         disk = self.folder / "machines" / f".{uuid4()}"
         (disk / "tls").mkdir(parents=True)
         address = f"{self.subnet}.{self._free_number()}"
-        facts = {"lab": self.name, "name": name, "address": address, "memory": memory}
+        facts = {"lab": self.name, "name": name, "address": address, "memory": self.memory}
         (disk / "machine.json").write_text(json.dumps(facts))
         (disk / "user-data").write_text(user_data)
         try:
@@ -138,9 +139,17 @@ class Lab:
         raise RuntimeError("The lab has no address left.")
 
     # --- truth ---------------------------------------------------------------------------------------------------
-    def copies(self) -> Counter[str]:
+    def containers(self) -> dict[str, set[str]]:
         """Of each bot the containers that have a process now, on whatever machine."""
-        return Counter(labels["buttcloud.bot"] for machine in self.machines for labels in machine.running())
+        found: dict[str, set[str]] = {}
+        for machine in self.machines:
+            for container, labels in machine.running().items():
+                found.setdefault(labels["buttcloud.bot"], set()).add(container)
+        return found
+
+    def copies(self) -> Counter[str]:
+        """Of each bot how many."""
+        return Counter({bot: len(containers) for bot, containers in self.containers().items()})
 
     @contextmanager
     def watched(self) -> Iterator[Counter[str]]:

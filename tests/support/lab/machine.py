@@ -242,15 +242,14 @@ class Machine:
         run("ip", "-n", self.switch, "link", "set", self.network, "up")
 
     # --- truth ---------------------------------------------------------------------------------------------------
-    def running(self) -> list[dict[str, str]]:
-        """Labels of each container of a service that has a process now, be the engine and the cable dead or alive."""
+    def running(self) -> dict[str, dict[str, str]]:
+        """Id and labels of each container of a service that has a process, also behind a dead engine or a cut cable."""
         tops = [top for top in self._cgroups() if "pids" in top.parts or (CGROUPS / "cgroup.controllers").exists()]
-        alive = [folder.name for top in tops for folder in top.iterdir() if _has_process(folder)]
-        found = []
-        for container in alive:
+        found = {}
+        for container in [folder.name for top in tops for folder in top.iterdir() if _has_process(folder)]:
             with suppress(OSError):  # gone meanwhile, so it is not running
-                found.append(_labels(self.disk / "docker/containers" / container / "config.v2.json"))
-        return [labels for labels in found if "com.docker.swarm.service.name" in labels]
+                found[container] = _labels(self.disk / "docker/containers" / container / "config.v2.json")
+        return {container: labels for container, labels in found.items() if "com.docker.swarm.service.name" in labels}
 
 
 @cache
