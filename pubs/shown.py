@@ -25,6 +25,8 @@ class Shown:
 UP = Shown("up", "good", "People can connect to it and join with your invites.")
 STARTING = Shown("starting", "busy", "We are getting it ready. There is nothing you need to do.")
 DOWN = Shown("down", "bad", "It does not answer right now. It is being started again by itself.")
+MOVING = Shown("moving", "busy", "It is down for a short while. There is nothing you need to do.")
+LOST = Shown("lost", "bad", "It does not run. Its place, its address and its identity are kept for it.")
 STOPPED = Shown("stopped", "off", "You stopped it. Everything in it is kept, and you can start it at any time.")
 STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is kept.")
 NOT_PAID = Shown("not paid yet", "todo", "Pay, and it starts by itself within a minute.")
@@ -42,15 +44,20 @@ def shown(bot: Bot) -> Shown:
         return _without_payment(bot)
     if not bot.switched_on:
         return STOPPED
+    if bot.lost_at:
+        return LOST
     if bot.status == Status.UP:
         return UP
+    if bot.moving:
+        return MOVING
     return STARTING if _is_starting(bot) else DOWN
 
 
 def is_stale(bot: Bot) -> bool:
     """Whether the status may have changed unseen. A bot that nobody runs or wants has nothing to see."""
     may_run = bot.is_wanted or bot.status != Status.NONE
-    return may_run and bot.seen_at is not None and timezone.now() - bot.seen_at > STALE
+    is_old = bot.seen_at is not None and timezone.now() - bot.seen_at > STALE
+    return may_run and (bot.unknown_since is not None or is_old)
 
 
 def _without_payment(bot: Bot) -> Shown:

@@ -16,6 +16,7 @@ ALL = [
     (messages.welcome, TO),
     (messages.pub_is_up, {**PUB, "address": "pubs.example:24001"}),
     (messages.pub_is_down, {**PUB, "since": AT, "reason": "No room & no <i>luck</i>."}),
+    (messages.pub_is_unknown, {**PUB, "since": AT}),
     (messages.payment_failed, {**PUB, "stopped": True}),
     (messages.subscription_ended, PUB),
 ]
@@ -130,3 +131,10 @@ def test_without_a_broker_the_mail_waits_in_the_outbox(monkeypatch: pytest.Monke
     monkeypatch.setattr("mailer.messages._queue", broken)
     messages.welcome(**TO)
     assert Message.objects.get().sent_at is None
+
+
+def test_an_alarm_tells_staff_what_and_where(queued: list[int]) -> None:
+    mail = written(messages.staff_alarm, {**TO, "subject": "hub-3", "words": "Its machine is <gone>."})
+    assert (mail.subject, mail.to) == ("Please look at hub-3", TO["to"])
+    assert "Its machine is <gone>." in mail.text and TO["url"] in mail.text
+    assert "&lt;gone&gt;" in mail.html and f'href="{TO["url"]}"' in mail.html

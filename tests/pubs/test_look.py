@@ -39,6 +39,10 @@ def page(client: Client, bot: Bot) -> str:
         ("starting", {"paid": True}),
         ("starting", {"paid": True, "status": "down"}),
         ("up", {"paid": True, "status": "up"}),
+        ("up", {"paid": True, "status": "up", "moving": True}),
+        ("moving", {"paid": True, "moving": True}),
+        ("lost", {"paid": True, "lost_at": NOW()}),
+        ("stopped", {"paid": True, "lost_at": NOW(), "switched_on": False}),
         ("stopping", {"paid": True, "status": "up", "switched_on": False}),
         ("stopped", {"paid": True, "switched_on": False}),
         ("stopping", {"status": "up", "paid_status": "canceled"}),
@@ -73,6 +77,21 @@ def test_a_pub_unseen_for_a_minute_is_unknown_and_never_green(client: Client, ma
     cards = client.get(reverse("pubs:list")).content.decode()
     assert "badge unknown" in cards
     assert "badge good" not in cards
+
+
+def test_a_pub_on_a_machine_out_of_sight_is_unknown_since_then(client: Client, make: Maker) -> None:
+    since = NOW() - timedelta(seconds=30)
+    bot = make.bot(paid=True, status="up", seen_at=since, unknown_since=since)
+    assert is_stale(bot)
+    text = page(client, bot)
+    assert "data-stale" in text and f"out of our sight since {since:%-d %B, %H:%M} UTC" in text
+    cards = client.get(reverse("pubs:list")).content.decode()
+    assert "badge unknown" in cards and f"since {since:%-d %B, %H:%M} UTC" in cards
+
+
+def test_a_pub_that_waits_for_a_restore_says_so_and_shows_no_steps(client: Client, make: Maker) -> None:
+    text = page(client, make.bot(paid=True, lost_at=NOW(), reason="Waiting until it is restored from a backup."))
+    assert "restored from a backup" in text and "Steps to a running pub" not in text
 
 
 def test_a_pub_just_seen_is_not_stale(client: Client, make: Maker) -> None:

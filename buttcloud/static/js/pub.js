@@ -79,8 +79,9 @@ function drawStats(sample) {
 function tick() {
   if (document.hidden) return;
   for (const place of document.querySelectorAll("[data-age]")) place.textContent = age(secondsSince(place.dataset.age));
-  const { seen, mayRun } = pub().dataset;
-  pub().toggleAttribute("data-stale", mayRun !== undefined && Boolean(seen) && secondsSince(seen) > STALE);
+  const { seen, mayRun, unknown } = pub().dataset;
+  const old = Boolean(seen) && secondsSince(seen) > STALE;
+  pub().toggleAttribute("data-stale", mayRun !== undefined && (old || unknown !== undefined));
   tickStats();
   if (performance.now() - drawnAt > LOOK_AGAIN * 1000) lookAgain();
 }
