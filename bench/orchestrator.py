@@ -1,0 +1,304 @@
+"""The plan of 10,000 pubs and an idle pass over 1,000, each beside a bare peer.
+
+    .venv/bin/python bench/orchestrator.py [--check] [--runs N]
+
+README.md in this folder says what the figures mean. Ours and bare take turns, so that a busy machine hits both.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import docker
+from support import ROOT, BenchError, Report, median, remove_all
+
+# Before this folder, where this script has the app's name.
+sys.path.insert(0, str(ROOT))
+
+from orchestrator.machines import Machine  # noqa: E402
+from orchestrator.planner import Actual, HubSeen, Limits, Place, PlacementSeen, ServiceSeen, Wanted, plan  # noqa: E402
+from orchestrator.swarm.client import Client  # noqa: E402
+from orchestrator.swarm.engine import EngineSwarm  # noqa: E402
+from orchestrator.swarm.spec import DIGEST, hub_label, service_spec  # noqa: E402
+
+PLANNED_BOTS, PLANNED_HUBS = 10_000, 700
+COLD_RATIO, IDLE_RATIO = 4.0, 2.0  # of reading the same facts from JSON
+BOTS, HUBS = 1_000, 70
+FEW_BOTS = 100
+ENGINE_CALLS = 5
+PASS_RATIO = 2.0
+AT_ONCE = 8  # services that the bench makes or removes at a time
+HUB_TOKENS = {uuid4(): f"bench-{number}" for number in range(HUBS)}
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
+    arguments.add_argument("--runs", type=int, default=15, metavar="N", help="of each thing that is quick")
+    asked = arguments.parse_args()
+    report = Report()
+    try:
+        measure_plan(asked.runs, report)
+        with Fleet() as fleet:
+            measure_pass(fleet, asked.runs, report)
+    except BenchError as error:
+        sys.exit(f"error: {error}")
+    return 1 if asked.check and report.missed else 0
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def in_turns(runs: int, *works: Callable[[], object]) -> list[list[float]]:
+    """Seconds that each took in each run."""
+    rounds = [[seconds(work) for work in works] for _ in range(runs)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def ratio(ours: Sequence[float], bare: Sequence[float]) -> float:
+    """By neighbours, which a busy machine hits alike."""
+    return median([one / other for one, other in zip(ours, bare, strict=True)])
+
+
+# --- The plan ------------------------------------------------------------------------------------------------------
+def measure_plan(runs: int, report: Report) -> None:
+    hubs = tuple(HubSeen(number, "ready", 15, in_sight=True) for number in range(PLANNED_HUBS))
+    wanted = [Wanted(UUID(int=number), digest="d") for number in range(PLANNED_BOTS)]
+    limits, now = Limits(max_hubs=PLANNED_HUBS), datetime.now(UTC)
+    nobody = Actual(hubs, {}, {})
+    placed = [action for action in plan(wanted, [], nobody, limits, now) if isinstance(action, Place)]
+    if len(placed) != PLANNED_BOTS:
+        raise BenchError(f"Only {len(placed)} of {PLANNED_BOTS} bots found a place.")
+    homes = {place.bot: PlacementSeen(place.hub) for place in placed}
+    everybody = Actual(hubs, homes, {bot: ServiceSeen("d", home.hub) for bot, home in homes.items()})
+    if actions := plan(wanted, [], everybody, limits, now):
+        raise BenchError(f"There should be nothing to do, but the plan has {len(actions)} actions.")
+    facts = json.dumps([{"bot": str(bot), "hub": home.hub, "digest": "d"} for bot, home in homes.items()])
+    bare, cold, idle = in_turns(
+        runs,
+        lambda: {UUID(fact["bot"]): (fact["hub"], fact["digest"]) for fact in json.loads(facts)},
+        lambda: plan(wanted, [], nobody, limits, now),
+        lambda: plan(wanted, [], everybody, limits, now),
+    )
+    rows = [("bare: the same facts from JSON into a dict", bare), ("cold: all to be placed", cold), ("idle", idle)]
+    report.table(
+        f"Plan of {PLANNED_BOTS} bots on {PLANNED_HUBS} hubs, median of {runs}",
+        ["of", "ms", "of bare"],
+        [[name, f"{median(times) * 1000:.1f}", f"{ratio(times, bare):.2f}"] for name, times in rows],
+    )
+    report.target("plan in which all are placed / bare", ratio(cold, bare), COLD_RATIO)
+    report.target("plan in which nothing is to be done / bare", ratio(idle, bare), IDLE_RATIO)
+
+
+# --- An idle pass --------------------------------------------------------------------------------------------------
+class Fleet:
+    """A database of its own with 1,000 pubs on 70 hubs, and their services on the engine of this machine.
+
+    One machine can't run so many. Their services are real and have our real spec, but no replicas, and are pinned to
+    nodes that do not exist. After the decoding of Docker's answers each is made to look as if it ran, and beside this
+    machine's node stand 70 more. So Docker's work and the decoding are real, and the same for the bare calls; what the
+    change costs is counted as ours.
+    """
+
+    def __init__(self) -> None:
+        self.var = Path(tempfile.mkdtemp(prefix="buttcloud-bench-"))
+        self.deployment = f"bench-{secrets.token_hex(3)}"
+        self.engine = docker.APIClient(version="auto", timeout=60)
+        os.environ |= {
+            "BUTTCLOUD_VAR": str(self.var),
+            "DJANGO_SETTINGS_MODULE": "buttcloud.settings",
+            "DEPLOYMENT": self.deployment,
+            "SWARM": "__main__.ManyNodes",
+            "MACHINES": "__main__.AllThere",
+            "PUB_IMAGE": f"sha256:{secrets.token_hex(32)}",
+            "PUB_PORTS": f"20000-{20000 + BOTS}",
+            "MAX_HUBS": str(HUBS),
+            "LOG_LEVEL": "WARNING",
+        }
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+
+    def __enter__(self) -> "Fleet":
+        from accounts.models import User
+        from orchestrator.models import Hub
+
+        self.owner = User.objects.create_user("bench@customer.example", name="Bench")
+        now = datetime.now(UTC)
+        Hub.objects.bulk_create(
+            Hub(token=token, name=name, state="ready", node_id=name, places=15, answered_at=now)
+            for token, name in HUB_TOKENS.items()
+        )
+        self.hubs = list(Hub.objects.all())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as last_first:
+            last_first.callback(shutil.rmtree, self.var, ignore_errors=True)
+            last_first.callback(remove_all, self.engine, self.deployment)
+            with ThreadPoolExecutor(AT_ONCE) as threads:
+                list(threads.map(self._remove, self.services()))
+
+    def services(self) -> list[str]:
+        ours = {"label": f"buttcloud.deployment={self.deployment}"}
+        return [service["ID"] for service in self.engine.services(filters=ours)]
+
+    def _remove(self, service: str) -> None:
+        docker.APIClient(version="auto").remove_service(service)
+
+    def grow_to(self, number: int) -> None:
+        """So many bots that run as they should."""
+        from orchestrator.models import Placement
+        from pubs.models import Bot
+
+        there = Bot.objects.count()
+        bots = [
+            Bot(
+                owner=self.owner,
+                name=f"Pub {each}",
+                paid=True,
+                status="up",
+                told="up",
+                ssb_id=f"@{uuid4().hex}.ed25519",
+            )
+            for each in range(there, number)
+        ]
+        Bot.objects.bulk_create(bots)
+        homes = [
+            Placement(bot=bot, hub=self.hubs[each % HUBS], port=20000 + each, label=f"pub-{each}")
+            for each, bot in enumerate(bots, start=there)
+        ]
+        Placement.objects.bulk_create(homes)
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            list(threads.map(self._make_service, homes))
+
+    def _make_service(self, home: Any) -> None:
+        from orchestrator import swarm
+        from orchestrator.reconcile import service_of
+
+        pub = service_of(home.bot, home)
+        spec = service_spec(pub)
+        spec["Labels"][DIGEST] = swarm.connect().digest(pub)
+        spec["Mode"]["Replicated"]["Replicas"] = 0
+        swarm.connect().manager.call("POST", "/services/create", spec)  # type: ignore[attr-defined]
+
+
+class Disguised(Client):
+    """The engine of this machine, whose answers are changed after they are decoded."""
+
+    calls = 0
+
+    @contextmanager
+    def stream(self, *args: Any, **more: Any) -> Iterator[Any]:
+        self.calls += 1
+        with super().stream(*args, **more) as answer:
+            yield answer
+
+    def list(self, path: str, filters: dict[str, Any], /, **params: Any) -> list[dict[str, Any]]:
+        found = super().list(path, filters, **params)
+        if path == "/services":
+            for service in found:
+                service["ServiceStatus"]["RunningTasks"] = 1
+        elif path == "/nodes":
+            found += [self._node_like(found[0], token, name) for token, name in HUB_TOKENS.items()]
+        return found
+
+    def _node_like(self, node: dict[str, Any], token: UUID, name: str) -> dict[str, Any]:
+        spec = {**node["Spec"], "Labels": {hub_label(): str(token)}}
+        resources = {**node["Description"]["Resources"], "MemoryBytes": 16 * 2**30}
+        return {**node, "ID": name, "Spec": spec, "Description": {**node["Description"], "Resources": resources}}
+
+
+class ManyNodes(EngineSwarm):
+    """settings.SWARM"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manager = Disguised(self.manager.url)
+
+
+class AllThere:
+    """settings.MACHINES: a cloud that has them all and says so at once; it is not what is measured."""
+
+    def list(self) -> list[Machine]:
+        return [Machine(token, name) for token, name in HUB_TOKENS.items()]
+
+
+def measure_pass(fleet: Fleet, runs: int, report: Report) -> None:
+    from orchestrator import swarm
+    from orchestrator.models import Hub
+    from orchestrator.reconcile import run_pass
+
+    engine = swarm.connect().manager  # type: ignore[attr-defined]
+    plain = Client(engine.url)
+    ours = {"label": [f"buttcloud.deployment={fleet.deployment}"]}
+
+    def one_pass() -> None:
+        asked: list[tuple[Any, ...]] = []
+        actions = run_pass(ask=lambda *job: asked.append(job)).actions
+        if actions or asked:
+            raise BenchError(f"There should be nothing to do, but the pass wants {actions[:3]} {asked[:3]}.")
+
+    def bare_calls() -> None:
+        plain.list("/nodes", {})
+        plain.list("/services", ours, status="true")
+
+    queries = {}
+    for number in (FEW_BOTS, BOTS):
+        fleet.grow_to(number)
+        Hub.objects.update(answered_at=datetime.now(UTC))
+        run_pass(ask=lambda *job: None)  # writes down what is seen for the first time
+        queries[number] = count_queries(one_pass)
+    engine.calls = 0
+    one_pass()
+    calls = engine.calls
+    Hub.objects.update(answered_at=datetime.now(UTC))
+    passes, bare = in_turns(runs, one_pass, bare_calls)
+    report.table(
+        f"Idle pass over {BOTS} pubs on {HUBS} hubs, median of {runs}",
+        ["of", "ms"],
+        [["bare: its engine calls, decoded", f"{median(bare) * 1000:.0f}"], ["pass", f"{median(passes) * 1000:.0f}"]],
+    )
+    report.target("engine calls of an idle pass", calls, ENGINE_CALLS, digits=0)
+    report.target("idle pass / its bare engine calls", ratio(passes, bare), PASS_RATIO)
+    more = queries[BOTS] - queries[FEW_BOTS]
+    print(f"  {queries[BOTS]} SQL queries for {BOTS} bots")
+    report.target(f"SQL queries more for {BOTS} bots than for {FEW_BOTS}", more, 0, digits=0)
+
+
+def count_queries(work: Callable[[], object]) -> int:
+    from django.db import connection
+
+    seen: list[str] = []
+
+    def note(execute: Any, sql: str, *more: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(note):
+        work()
+    return len(seen)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except docker.errors.DockerException as error:
+        sys.exit(f"error: the Docker engine does not do it: {error}")
