@@ -215,7 +215,7 @@ def engine_on(address: str) -> Client:
     if missing := [file.name for file in files if not file.is_file()]:
         raise Unreachable(
             f"The engines of other hubs are reached by certificate, and {folder} has no {', '.join(missing)}: "
-            f"docs/hubs.md says how to make them, and ENGINE_TLS names the folder."
+            "`manage.py hub_authority` makes them, and ENGINE_TLS names their folder."
         )
     host = f"[{address}]" if ":" in address else address
     # New certificates, new connections.

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -244,7 +245,7 @@ class EngineSwarm:
         copy_volume(bot_id, self._engine(source), self._engine(target), image)
 
     def digest(self, pub: PubService) -> str:
-        return digest_of(service_spec(replace(pub, name="")))
+        return _digest(pub, settings.DEPLOYMENT, settings.PUB_ALLOW_PRIVATE)
 
     def put_service(self, pub: PubService) -> bool:
         wish = service_spec(pub)
@@ -325,6 +326,12 @@ def _read(answer: BaseHTTPResponse) -> tuple[bytes, bytes]:
         piece = answer.read(size)
         said[channel] += piece[: OUTPUT_MAX - len(said[channel])]
     return bytes(said[1]), bytes(said[2])
+
+
+@lru_cache(maxsize=20_000)
+def _digest(pub: PubService, *settings_in_spec: object) -> str:
+    """Kept, for each pass needs that of every pub, and it takes longer than all else that is done for one."""
+    return digest_of(service_spec(replace(pub, name="")))
 
 
 # --- Docker's dicts into ours ----------------------------------------------------------------------------------------
