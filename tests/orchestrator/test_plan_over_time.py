@@ -330,6 +330,11 @@ class World(RuleBasedStateMachine):
         assert self.no_buy_until is None or self.now >= self.no_buy_until
         living = [hub for hub in self.hubs.values() if hub.state != "gone"]
         assert len(living) < self.limits.max_hubs
+        # At worst each that has no place or must leave, and each spare place, needs a machine of its own.
+        leaving = {hub.id for hub in self.in_state("draining")}
+        homeless = [bot for bot in self.wishes if bot not in self.placements or self.placements[bot].hub in leaving]
+        coming = len(self.in_state("requested", "booting"))
+        assert coming < len(homeless) + self.limits.spare_places, "Nobody needs so many machines"
         number = len(self.hubs) + 1
         self.hubs[number] = Hub(number, "requested", self.now + 10 * MINUTE)
         self.bought_at = self.now
@@ -349,6 +354,7 @@ class World(RuleBasedStateMachine):
             # One that came too small may go as soon as the next is there.
             is_rested = self.now - self.bought_at >= self.limits.cool_down
             assert is_rested or hub.places < HUB_PLACES, "One is bought, and another one goes"
+            assert hub.emptied_at and self.now - hub.emptied_at >= self.limits.cool_down, "It was lived on just now"
             self.is_surplus_gone = True
         if hub.state in ("destroying", "failed"):
             hub.machine, hub.state = None, "gone"
