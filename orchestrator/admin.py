@@ -176,9 +176,9 @@ class PlacementAdmin(LookOnly, admin.ModelAdmin):
     search_fields = ["bot__name", "bot__owner__email", "bot__id__startswith", "=port", "label"]
     show_full_result_count = False
 
-    @admin.display(description="lost", boolean=True, ordering="lost_at")
-    def is_lost(self, placement: Placement) -> bool:
-        return placement.lost_at is not None
+    @admin.display(description="lost", ordering="lost_at")
+    def is_lost(self, placement: Placement) -> str:
+        return "lost" if placement.lost_at else ""
 
     @admin.display(ordering="rests_until")
     def tried_again(self, placement: Placement) -> str:

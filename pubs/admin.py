@@ -15,12 +15,14 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from accounts.admin import links, money
 from pubs import live
 from pubs.models import Bot, Command, StatusChange
 
 NEWEST = 10
+WHY_MAX = 80
 STRIPE = "https://api.stripe.com"
 
 
@@ -142,7 +144,7 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
         "paid_status",
         "paid_until",
         "seen_at",
-        "reason",
+        "why",
         "deleted_at",
     ]
     # The placement is the orchestrator's; from here it is only the other end of its key.
@@ -237,6 +239,11 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
         return placement and links(
             [(reverse("admin:orchestrator_placement_change", args=[placement.pk]), placement.port)]
         )
+
+    @admin.display(description="reason", ordering="reason")
+    def why(self, bot: Bot) -> SafeString:
+        """In one line: the table is wide, and its page has all of it."""
+        return format_html('<span class="nowrap">{}</span>', Truncator(bot.reason).chars(WHY_MAX))
 
     @admin.display(description="trouble, in Docker's words")
     def trouble(self, bot: Bot) -> str:
