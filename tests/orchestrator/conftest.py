@@ -79,6 +79,16 @@ class OpenStackCloud:
         return base64.b64decode(server.user_data).decode()
 
 
+OPENSTACK = {
+    "OPENSTACK_CLOUD": "lab",
+    "OPENSTACK_FLAVOR": "hub",
+    "OPENSTACK_IMAGE": "debian-13",
+    "OPENSTACK_NETWORK": "hubs",
+    "OPENSTACK_SECURITY_GROUP": "hubs",
+    "OPENSTACK_FLOATING_NETWORK": "",
+}
+
+
 @pytest.fixture
 def openstack_cloud(
     openstack_lab: Lab,  # noqa: F811
@@ -91,11 +101,8 @@ def openstack_cloud(
     from orchestrator.machines.openstack import OpenStackMachines
 
     settings.DEPLOYMENT = f"test-{uuid4().hex[:8]}"
-    settings.OPENSTACK_CLOUD = "lab"
-    settings.OPENSTACK_FLAVOR = "hub"
-    settings.OPENSTACK_IMAGE = "debian-13"
-    settings.OPENSTACK_NETWORK = settings.OPENSTACK_SECURITY_GROUP = "hubs"
-    settings.OPENSTACK_FLOATING_NETWORK = ""
+    for name, value in OPENSTACK.items():
+        setattr(settings, name, value)
     with spoiling(openstack_lab.url["nova"]) as nova:
         clouds = json.loads(openstack_lab.clouds.read_text())
         clouds["clouds"]["lab"]["compute_endpoint_override"] = f"{nova.url}/v2.1"

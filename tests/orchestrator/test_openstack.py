@@ -1,10 +1,12 @@
 """What only a real OpenStack can do to us. Promises that every driver makes are in test_machines.py."""
 
+import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +14,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from orchestrator.machines import Power, Refused, Unavailable
-from tests.orchestrator.conftest import OpenStackCloud
+from orchestrator.machines.openstack import OpenStackMachines
+from tests.orchestrator.conftest import OPENSTACK, OpenStackCloud
 from tests.orchestrator.test_machines import USER_DATA, destroy, make, not_wanted, shown
 from tests.support.openstack.proxy import gateway_error, late, nonsense
 from tests.support.wait import until
@@ -34,7 +37,7 @@ def create(cloud: OpenStackCloud, token: UUID) -> None:
 
 
 def test_a_request_that_was_given_up_and_arrives_late_makes_no_second_machine(cloud: OpenStackCloud) -> None:
-    token, impatient, arrives = uuid4(), type(cloud.machines)(), Event()
+    token, impatient, arrives = uuid4(), OpenStackMachines(), Event()
     impatient.timeout = 10
     cloud.nova.spoil("POST", "/servers", late(arrives))
     with pytest.raises(Unavailable):
@@ -73,21 +76,22 @@ def test_an_answer_that_makes_no_sense_is_not_an_empty_cloud(cloud: OpenStackClo
 
 def test_a_worker_that_is_killed_after_its_request_leaves_a_machine_that_is_found(cloud: OpenStackCloud) -> None:
     token = uuid4()
-    script = """if True:
-        import sys, time, django
+    script = f"""if True:
+        import time, uuid, django
         django.setup()
-        from django.conf import settings
-        token, *values = sys.argv[1:]
-        for value in values:
-            setattr(settings, *value.split("=", 1))
         from orchestrator.machines.openstack import OpenStackMachines
-        OpenStackMachines().create(token, "hub-1", lambda: "")
+        OpenStackMachines().create(uuid.UUID("{token}"), "hub-1", lambda: "")
         print("made", flush=True)
         time.sleep(600)
     """
-    names = ["DEPLOYMENT", *(name for name in dir(cloud.settings) if name.startswith("OPENSTACK_"))]
-    values = [f"{name}={getattr(cloud.settings, name)}" for name in names]
-    worker = subprocess.Popen([sys.executable, "-c", script, str(token), *values], stdout=subprocess.PIPE, text=True)
+    ours = {"DJANGO_SETTINGS_MODULE": "buttcloud.settings", "DEPLOYMENT": cloud.settings.DEPLOYMENT, **OPENSTACK}
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=cloud.settings.BASE_DIR,
+        env=os.environ | ours,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert worker.stdout and worker.stdout.readline() == "made\n"
     worker.send_signal(signal.SIGKILL)
     worker.wait()
@@ -162,10 +166,13 @@ def test_a_setting_that_names_nothing_is_named(cloud: OpenStackCloud, setting: s
     assert cloud.machines.list() == []
 
 
-def test_an_access_that_is_not_set_up_is_said_so(cloud: OpenStackCloud) -> None:
-    cloud.settings.OPENSTACK_CLOUD = "elsewhere"
+def test_an_access_that_is_not_set_up_is_said_so(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "none"))
+    settings.OPENSTACK_CLOUD = "elsewhere"
     with pytest.raises(Refused, match="clouds.yaml"):
-        type(cloud.machines)().list()
+        OpenStackMachines().list()
 
 
 def test_user_data_that_nova_does_not_take_is_refused_here(cloud: OpenStackCloud) -> None:
