@@ -176,12 +176,13 @@ def test_a_pub_that_comes_while_staff_destroy_keeps_its_hub(
     assert fresh(one).state == "ready"
 
 
-def test_of_two_deeds_at_once_one_wins(hub: Any) -> None:
+@pytest.mark.parametrize("late", ["drain", "destroy"])
+def test_of_two_deeds_at_once_one_wins(hub: Any, nudges: list[int], late: str) -> None:
     as_read = hub("hub-1")
     staff.drain(fresh(as_read))
     with pytest.raises(staff.NotNow, match="changed just now"):
-        staff.destroy(as_read)
-    assert fresh(as_read).state == "draining"
+        staff.DEEDS[late](as_read)
+    assert fresh(as_read).state == "draining" and nudges == [1]
 
 
 # --- fence -----------------------------------------------------------------------------------------------------------
