@@ -1,5 +1,6 @@
 """Writes down what a pass has seen, in a number of queries that does not grow with the number of bots."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from operator import attrgetter
@@ -72,7 +73,7 @@ def _see_overdue_drain(hub: Hub, at: datetime) -> None:
 
 # --- bots ------------------------------------------------------------------------------------------------------------
 # What is seen of a bot, as it is compared and written.
-COLUMNS = ["status", "reason", "address", "unknown_since", "lost_at", "moving"]
+COLUMNS = ["address", "status", "reason", "unknown_since", "lost_at", "moving"]
 columns = attrgetter(*COLUMNS)
 
 
@@ -101,11 +102,11 @@ def _seen(bot: Bot, world: World, wait: str) -> tuple[object, ...]:
     if world.is_dark(placement):
         assert placement is not None
         since = bot.unknown_since or placement.hub.lost_at or world.sight.at
-        return (bot.status, wait or bot.reason, address, since, None, bot.moving)
+        return (address, bot.status, wait or bot.reason, since, None, bot.moving)
     moving = placement is not None and placement.moving_to_id is not None
     status = Status.NONE if service is None else Status.UP if service.healthy else Status.DOWN
     reason = _reason(bot, service, MOVING if moving else wait)
-    return (status, reason, address, None, placement and placement.lost_at, moving)
+    return (address, status, reason, None, placement and placement.lost_at, moving)
 
 
 def _reason(bot: Bot, service: Service | None, wait: str) -> str:
@@ -118,21 +119,29 @@ def _reason(bot: Bot, service: Service | None, wait: str) -> str:
 
 
 def _write(bots: list[Bot], news: Mapping[UUID, tuple[object, ...]], at: datetime) -> None:
-    """Each only if it is still as it was read: of two passes one wins."""
+    """Each only if it is still as it was read: of two passes one wins. Those that become the same are one query."""
     with transaction.atomic():
         rows = Bot.objects.select_for_update().filter(pk__in=news).order_by("pk")
-        there = {row.pk: columns(row) for row in rows.only("id", *COLUMNS)}
+        there = {pk: tuple(values) for pk, *values in rows.values_list("pk", *COLUMNS)}
         won = [bot for bot in bots if there.get(bot.pk) == columns(bot)]
-        changes = []
+        alike: defaultdict[tuple[object, ...], list[UUID]] = defaultdict(list)
+        moved, changes = [], []
         for bot in won:
-            before = bot.status
+            address, status = bot.address, bot.status
             for column, value in zip(COLUMNS, news[bot.pk], strict=True):
                 setattr(bot, column, value)
-            if bot.status != before:
+            if bot.status != status:
                 bot.changed_at = at
-                changes.append(StatusChange(bot=bot, old=before, new=bot.status, reason=bot.reason))
+                changes.append(StatusChange(bot=bot, old=status, new=bot.status, reason=bot.reason))
+            if bot.address != address:
+                moved.append(bot)
+            alike[(bot.changed_at if bot.status != status else None, *columns(bot)[1:])].append(bot.pk)
             live.changed(bot.pk)
-        Bot.objects.bulk_update(won, [*COLUMNS, "changed_at"])
+        for (changed_at, *values), those in alike.items():
+            new = dict(zip(COLUMNS[1:], values, strict=True)) | ({"changed_at": changed_at} if changed_at else {})
+            Bot.objects.filter(pk__in=those).update(**new)
+        # Each has its own.
+        Bot.objects.bulk_update(moved, ["address"])
         StatusChange.objects.bulk_create(changes)
 
 

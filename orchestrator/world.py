@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from uuid import UUID
 
+from django.db import models
 from django.db.models import Q
+from django.db.models.base import ModelState
 from django.utils import timezone
 
 from orchestrator import machines, swarm
@@ -23,6 +25,14 @@ SILENT_AFTER = timedelta(seconds=90)
 # How long a failed purchase is remembered, and how long we wait at most before the next one.
 FAILURES_KEPT = timedelta(hours=6)
 NO_BUY_MAX = timedelta(hours=1)
+
+
+# What a pass needs to know of a bot and of its home.
+BOT_COLUMNS = (
+    *("id", "name", "paid", "switched_on", "deleted_at", "memory_gb", "restarts", "ssb_id", "address", "status"),
+    *("reason", "unknown_since", "lost_at", "moving", "changed_at", "started_at", "told"),
+)
+HOME_COLUMNS = ("id", "bot_id", "hub_id", "port", "label", "places", "moving_to_id", "lost_at", "min_seq")
 
 
 @dataclass
@@ -87,23 +97,39 @@ def observe() -> World:
     if not any(answered_lately(hub, sight.at) for hub in hubs):
         # No worker asks them just now.
         look_at_engines(hub for hub in hubs if hub.node_id not in here)
-    placements = {placement.bot_id: placement for placement in Placement.objects.all()}
-    _join(placements.values(), hubs)
+    bots = Bot.objects.filter(Q(deleted_at=None) | Q(placement__isnull=False)).order_by("created")
+    homes = _read(Placement.objects.all(), HOME_COLUMNS)
+    _join(homes, hubs)
     return World(
         sight=sight,
-        bots=list(Bot.objects.filter(Q(deleted_at=None) | Q(placement__isnull=False)).order_by("created")),
-        placements=placements,
+        bots=_read(bots, BOT_COLUMNS),
+        placements={home.bot_id: home for home in homes},
         hubs=hubs,
         machines=_machines(),
         no_buy_until=_no_buy_until(hubs, sight.at),
     )
 
 
-def _join(placements: Iterable[Placement], hubs: list[Hub]) -> None:
+def _read[Row: models.Model](rows: models.QuerySet[Row], columns: tuple[str, ...]) -> list[Row]:
+    """The rows with these columns; others are read when they are asked for, as after `only`.
+
+    Django's own way to make a row's object takes twice as long as the query, and half as long as a whole pass.
+    """
+    found = []
+    for values in rows.values_list(*columns):
+        row = rows.model.__new__(rows.model)
+        row.__dict__.update(zip(columns, values, strict=True))
+        row._state = ModelState()
+        row._state.adding, row._state.db = False, rows.db
+        found.append(row)
+    return found
+
+
+def _join(homes: list[Placement], hubs: list[Hub]) -> None:
     by_pk = {hub.pk: hub for hub in hubs}
-    for placement in placements:
-        if hub := by_pk.get(placement.hub_id):
-            placement.hub = hub
+    for home in homes:
+        if hub := by_pk.get(home.hub_id):
+            home._state.fields_cache["hub"] = hub
 
 
 def _machines() -> dict[UUID, Machine] | None:
