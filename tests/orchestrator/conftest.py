@@ -105,7 +105,9 @@ def openstack_cloud(
         setattr(settings, name, value)
     with spoiling(openstack_lab.url["nova"]) as nova:
         clouds = json.loads(openstack_lab.clouds.read_text())
-        clouds["clouds"]["lab"]["compute_endpoint_override"] = f"{nova.url}/v2.1"
+        # What an operator's file may ask for, too.
+        retries = {"compute_connect_retries": 2, "compute_status_code_retries": 2}
+        clouds["clouds"]["lab"] |= {"compute_endpoint_override": f"{nova.url}/v2.1", **retries}
         (tmp_path / "clouds.yaml").write_text(json.dumps(clouds))
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
         machines = OpenStackMachines()
