@@ -104,8 +104,7 @@ class OpenStackMachines:
         if servers := self._servers(token):
             self._delete(servers)
             return False
-        self._release(token)
-        return True
+        return self._release(token)
 
     # --- machines ---
 
@@ -170,13 +169,18 @@ class OpenStackMachines:
             self._cloud.network.create_ip(floating_network_id=network_id, port_id=port_id, description=_mark(token))
 
     @_cloud_errors()
-    def _release(self, token: UUID) -> None:
-        """Only once no machine is left: the port is what keeps a late request from making one."""
+    def _release(self, token: UUID) -> bool:
+        """Address and port go last: the port is what keeps a late request from making a machine. Whether they went."""
+        ports = self._ours("ports", token)
+        # A machine that was being built is no longer listed while Nova still works on it; then it holds the port.
+        if any(port.device_id or port.device_owner for port in ports):
+            return False
         # Clouds without floating addresses do not know the question.
         for address in self._ours("ips", token) if settings.OPENSTACK_FLOATING_NETWORK else ():
             self._cloud.network.delete_ip(address)
-        for port in self._ours("ports", token):
+        for port in ports:
             self._cloud.network.delete_port(port)
+        return True
 
     def _ours(self, things: str, token: UUID) -> Sequence[Any]:
         """Of these things of the network, those with the token's mark, which is compared here too."""

@@ -155,6 +155,18 @@ def test_peers_reach_a_machine_at_a_floating_address_that_goes_with_it(cloud: Op
     assert not on_network(cloud, "ips", token) and not on_network(cloud, "ports", token)
 
 
+def test_a_machine_that_is_no_longer_listed_is_not_gone_while_nova_holds_its_port(cloud: OpenStackCloud) -> None:
+    token = uuid4()
+    with pytest.raises(Refused):
+        cloud.machines.create(token, "hub-1", lambda: "x" * 50_000)
+    [port] = on_network(cloud, "ports", token)
+    cloud.admin.network.update_port(port, device_id=str(uuid4()), device_owner="compute:nova")
+    assert not cloud.machines.destroy(token)
+    cloud.admin.network.update_port(port, device_id="", device_owner="")
+    assert cloud.machines.destroy(token)
+    assert not on_network(cloud, "ports", token)
+
+
 @pytest.mark.parametrize(
     "setting", ["OPENSTACK_FLAVOR", "OPENSTACK_IMAGE", "OPENSTACK_NETWORK", "OPENSTACK_SECURITY_GROUP"]
 )
