@@ -1,24 +1,26 @@
 """The door to one engine: a Unix socket, or mutual TLS to the engine of another machine.
 
-Straight over urllib3, whose pools threads may share, and which takes nothing from the environment: `requests`, and with
-it docker-py, would let REQUESTS_CA_BUNDLE replace our certificate authority. Only streams for asyncio go by aiodocker.
+docker-py carries what is asked and aiodocker the streams for asyncio; the words are those of Docker's own API, without
+the defaults that docker-py's helpers put in.
 """
 
 import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import aiodocker
 import aiohttp
+import docker
 from django.conf import settings
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from docker.errors import DockerException
+from docker.tls import TLSConfig
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from orchestrator.swarm import NotRunning, SwarmError, Unreachable
@@ -37,63 +39,19 @@ SOCKET_OPTIONS = [
     # Not every system that somebody tries us on has all of these.
     *((socket.IPPROTO_TCP, getattr(socket, name), n) for name, n in _PROOF_OF_LIFE.items() if hasattr(socket, name)),
 ]
-CONNECTIONS = 20  # kept open for each engine
+SESSIONS = 20  # kept open for each engine
 PIECE = 2**18  # bytes of a stream that are held in memory
 
-
-class _Connection(HTTPConnection):
-    """urllib3 would let what is sent take no longer than a connection may take to come about."""
-
-    def request(self, *args: Any, **more: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        self.sock.settimeout(ANSWER_SECONDS)
-        super().request(*args, **more)
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _UnixConnection(_Connection):
-    def __init__(self, *args: Any, path: str, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(CONNECT_SECONDS)
-        self.sock.connect(self.path)
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _UnixPool(HTTPConnectionPool):
-    ConnectionCls = _UnixConnection
+Files = tuple[str, ...]  # an authority's certificate, our own, and the key to it; or none
 
 
 class Client:
     """One engine. Threads may share it."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
-        self.url, self.tls = url, tls
+    def __init__(self, url: str, files: Files = ()) -> None:
+        self.url, self.files = url, files
         self._api = ""
-        where = urlsplit(url)
-        options: dict[str, Any] = {"maxsize": CONNECTIONS, "retries": False}
-        self._pool: HTTPConnectionPool
-        if where.scheme == "unix":
-            self._pool = _UnixPool("localhost", path=where.path, **options)
-        elif tls:
-            options |= {"ssl_context": tls, "socket_options": SOCKET_OPTIONS}
-            self._pool = _TlsPool(where.hostname or "", where.port, **options)
-        else:
-            self._pool = _Pool(where.hostname or "", where.port, socket_options=SOCKET_OPTIONS, **options)
+        self._idle: deque[docker.APIClient] = deque(maxlen=SESSIONS)
 
     # --- asking ------------------------------------------------------------------------------------------------------
     @contextmanager
@@ -108,38 +66,36 @@ class Client:
         **params: Any,
     ) -> Iterator[BaseHTTPResponse]:
         """The answer, unread. `body`: pieces of a tar, or what becomes JSON. `seconds`: the longest silence."""
-        pieces = body if isinstance(body, Iterator) else None
-        sent = pieces if pieces or body is None else json.dumps(body)
-        kind = "application/x-tar" if pieces else "application/json"
-        address = f"/v{self.api}{path}?{urlencode(params)}"
-        with self._one_answer(method, address, sent, {"Content-Type": kind}, seconds) as answer:
+        # urllib3 lets what is sent take no longer than a connection may take to come about, and a disk may be slow.
+        kind, connect = ("data", seconds) if isinstance(body, Iterator) else ("json", CONNECT_SECONDS)
+        wish = {"params": params, kind: body, "timeout": (connect, seconds)}
+        with self._one_answer(method, f"/v{self.api}{path}", **wish) as answer:
             if answer.status >= 400 and answer.status not in ok:
                 raise SwarmError(_message(answer))
             yield answer
 
     @contextmanager
-    def _one_answer(
-        self, method: str, address: str, body: Any, headers: dict[str, str], seconds: float
-    ) -> Iterator[BaseHTTPResponse]:
-        answer = None
+    def _one_answer(self, method: str, path: str, **wish: Any) -> Iterator[BaseHTTPResponse]:
         try:
-            answer = self._pool.urlopen(
-                method,
-                address,
-                body,
-                headers,
-                timeout=Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds),
-                preload_content=False,
-                redirect=False,
-            )
-            yield answer
-        except (HTTPError, OSError) as error:
+            with self._session() as session:
+                address = session.base_url + path
+                with session.request(method, address, stream=True, allow_redirects=False, **wish) as answer:
+                    yield answer.raw
+        except (DockerException, HTTPError, OSError) as error:
             self._api = ""  # it may come back as another version
             raise Unreachable(f"The Docker engine at {self.url} does not answer: {_why(error)}") from error
+
+    @contextmanager
+    def _session(self) -> Iterator[docker.APIClient]:
+        """One that nobody else has meanwhile: a session of requests is not made for many threads."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = _session_with(self.url, self.files)
+        try:
+            yield session
         finally:
-            if answer is not None:
-                # One that was read to its end has given its connection back already, and this one is not kept.
-                answer.close()
+            self._idle.append(session)
 
     def call(self, method: str, path: str, body: Any = None, /, ok: tuple[int, ...] = (), **params: Any) -> Any:
         """The decoded answer, or None for a status in `ok`, which is good news (there already, gone already)."""
@@ -154,7 +110,7 @@ class Client:
     def progress(self, path: str, body: Any = None, /, seconds: float = ANSWER_SECONDS, **params: Any) -> None:
         """Something that Docker works at while it talks: it says 200 at once, and errors only in what follows."""
         with self.stream("POST", path, body, seconds=seconds, **params) as answer:
-            for line in _lines(answer):
+            for line in answer:
                 if error := json.loads(line).get("error"):
                     raise SwarmError(str(error))
 
@@ -170,7 +126,7 @@ class Client:
 
     def ping(self, seconds: float = ANSWER_SECONDS) -> tuple[int, ...]:
         """The newest version of the API that it speaks; Unreachable if it says nothing."""
-        with self._one_answer("GET", "/_ping", None, {}, seconds) as answer:
+        with self._one_answer("GET", "/_ping", timeout=(min(CONNECT_SECONDS, seconds), seconds)) as answer:
             answer.read()
             if answer.status != 200:
                 raise Unreachable(f"The Docker engine at {self.url} is not ready: it answered {answer.status}.")
@@ -180,10 +136,11 @@ class Client:
     async def stats(self, container: str) -> AsyncIterator[dict[str, Any]]:
         """Docker's own samples, one a second."""
         api = await asyncio.to_thread(lambda: self.api)
-        url = self.url.replace("tcp://", "https://") if self.tls else self.url
+        url = self.url.replace("tcp://", "https://") if self.files else self.url
+        tls = _context(self.files) if self.files else None
         # Only the connection may time out; samples come as long as there is a container.
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        engine = aiodocker.Docker(url=url, ssl_context=self.tls, timeout=limit, api_version=f"v{api}")
+        engine = aiodocker.Docker(url=url, ssl_context=tls, timeout=limit, api_version=f"v{api}")
         samples = engine.containers.container(container).stats(stream=True)
         try:
             async for sample in samples:
@@ -198,13 +155,9 @@ class Client:
             await samples.aclose()  # type: ignore[attr-defined]
 
 
+@lru_cache(maxsize=10)
 def engine_at(url: str) -> Client:
     """The engine that an operator named: by its socket, or in plain by tcp://."""
-    return _plain(url)
-
-
-@lru_cache(maxsize=10)
-def _plain(url: str) -> Client:
     return Client(url)
 
 
@@ -224,12 +177,25 @@ def engine_on(address: str) -> Client:
 
 
 @lru_cache(maxsize=1000)
-def _over_tls(url: str, files: tuple[str, str, str], stamp: tuple[int, ...]) -> Client:
-    return Client(url, _context(files, stamp))
+def _over_tls(url: str, files: Files, stamp: tuple[int, ...]) -> Client:
+    _context(files)  # so that what is wrong with them is said at once
+    return Client(url, files)
 
 
-@lru_cache(maxsize=10)
-def _context(files: tuple[str, str, str], stamp: tuple[int, ...]) -> ssl.SSLContext:
+def _session_with(url: str, files: Files) -> docker.APIClient:
+    tls = bool(files) and TLSConfig(ca_cert=files[0], client_cert=files[1:], verify=True)
+    # It asks for no version if it is given one; our addresses name the one that is spoken.
+    # One pool, or docker-py keeps a connection to a Unix socket for each address that was asked there.
+    session = docker.APIClient(url, version="1.41", tls=tls, num_pools=1)
+    session.trust_env = False  # or REQUESTS_CA_BUNDLE would replace our authority
+    session.headers["Accept-Encoding"] = "identity"  # or volumes would come compressed
+    options = session.get_adapter(session.base_url).poolmanager.connection_pool_kw
+    options |= {"socket_options": SOCKET_OPTIONS} | ({"ssl_context": _context(files)} if files else {})
+    return session
+
+
+def _context(files: Files) -> ssl.SSLContext:
+    """Not to be shared: urllib3 writes to that of a session."""
     ca, certificate, key = files
     try:
         context = ssl.create_default_context(cafile=ca)
@@ -242,8 +208,10 @@ def _context(files: tuple[str, str, str], stamp: tuple[int, ...]) -> ssl.SSLCont
 
 
 def _why(error: BaseException) -> str:
-    """The system's own words, without urllib3's."""
-    return str(error.__cause__ or error.__context__ or error)
+    """The system's own words, at the root of what docker-py, requests and urllib3 made of them."""
+    while isinstance(deeper := error.__cause__ or error.__context__, (HTTPError, OSError)):
+        error = deeper
+    return str(error)
 
 
 def _message(answer: BaseHTTPResponse) -> str:
@@ -252,12 +220,3 @@ def _message(answer: BaseHTTPResponse) -> str:
         return str(json.loads(said)["message"])
     except (ValueError, KeyError, TypeError):
         return f"Docker answered {answer.status}: {said[:200]}"
-
-
-def _lines(answer: BaseHTTPResponse) -> Iterable[bytes]:
-    rest = b""
-    for piece in answer.stream(PIECE):
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from filter(None, (line.strip() for line in lines))
-    if rest.strip():
-        yield rest

@@ -2,11 +2,16 @@
 
 import io
 import json
+import socket
 import socketserver
+import ssl
+import subprocess
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 
+from orchestrator import authority
 from orchestrator.swarm import SwarmError, Unreachable, client, engine, volume
 from orchestrator.swarm.client import Client
 from orchestrator.swarm.engine import EngineSwarm
@@ -23,20 +29,52 @@ from orchestrator.swarm.volume import Checksum, checked
 Answer = tuple[int, Any]
 
 
-class StagedEngine:
-    """Answers by path, as a test says; remembers what it was asked."""
+def loopback() -> str:
+    """In IPv6, which asks for more care, where this machine has it."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return "::1"
+    except OSError:
+        return "127.0.0.1"
 
-    def __init__(self, api: str, folder: str) -> None:
+
+HERE = loopback()
+
+
+class TcpServer(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6 if ":" in HERE else socket.AF_INET
+
+
+class StagedEngine:
+    """Answers by path, as a test says; remembers what it was asked. In the folder, or HERE by certificate."""
+
+    def __init__(self, api: str, folder: str, tls: ssl.SSLContext | None = None) -> None:
         self.answers: dict[str, Callable[[], Answer]] = {}
         self.asked: list[str] = []
+        self.taken: list[int] = []  # bytes of each body that came in pieces
+        self.connections = 0
+        self.disk_seconds = 0.0  # before it takes what it is sent
         self.url = f"unix://{folder}/s"
         staged = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def answer(self) -> None:
+            def setup(self) -> None:
+                super().setup()
+                staged.connections += 1
+
+            def take(self) -> None:
+                time.sleep(staged.disk_seconds)
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.headers.get("Transfer-Encoding"):
+                    staged.taken.append(0)
+                    while size := int(self.rfile.readline(), 16):
+                        staged.taken[-1] += len(self.rfile.read(size + 2)) - 2
+                    self.rfile.readline()
+
+            def answer(self) -> None:
+                self.take()
                 path = self.path.partition("?")[0]
                 staged.asked.append(f"{self.command} {path}")
                 status, body = (200, "OK") if path == "/_ping" else staged.answers[path.split("/", 2)[2]]()
@@ -55,7 +93,11 @@ class StagedEngine:
             def address_string(self) -> str:
                 return ""
 
-        self.server = socketserver.ThreadingUnixStreamServer(f"{folder}/s", Handler)
+        self.server: socketserver.ThreadingMixIn = (
+            TcpServer((HERE, 0), Handler) if tls else socketserver.ThreadingUnixStreamServer(f"{folder}/s", Handler)
+        )
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, args=[0.05], daemon=True).start()
 
@@ -66,8 +108,8 @@ def stage() -> Iterator[Callable[[str], StagedEngine]]:
     # A socket's path is short.
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
 
-        def open_one(api: str) -> StagedEngine:
-            opened.append(StagedEngine(api, folder))
+        def open_one(api: str, tls: ssl.SSLContext | None = None) -> StagedEngine:
+            opened.append(StagedEngine(api, folder, tls))
             return opened[-1]
 
         yield open_one
@@ -109,6 +151,73 @@ def test_an_error_in_the_middle_of_progress_is_an_error(stage: Any) -> None:
 def test_an_engine_that_is_not_there_is_named_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match=r"unix:///nowhere/s does not answer: .*No such file"):
         Client("unix:///nowhere/s").call("GET", "/info")
+
+
+def test_what_is_sent_in_pieces_may_wait_for_the_disk(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = stage("1.44")
+    staged.answers["images/load"] = lambda: (200, b"")
+    asking = Client(staged.url)
+    assert asking.api == "1.44"
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
+    staged.disk_seconds = 1
+    asking.progress("/images/load", (b"x" * 2**20 for _ in range(20)))
+    assert staged.taken == [20 * 2**20]
+
+
+# --- by certificate --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def far(stage: Any, settings: Any, tmp_path: Path) -> StagedEngine:
+    """An engine HERE whose certificate our authority has signed."""
+    settings.ENGINE_TLS = tmp_path
+    authority.make()
+    wish = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    wish += ["-keyout", tmp_path / "far-key.pem", "-subj", "/CN=x"]
+    request = subprocess.run(wish, check=True, capture_output=True, text=True).stdout
+    (tmp_path / "far.pem").write_text(authority.sign(request, "far", HERE)[0])
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_cert_chain(tmp_path / "far.pem", tmp_path / "far-key.pem")
+    staged = stage("1.44", tls)
+    staged.answers["info"] = lambda: (200, {"a": 1})
+    settings.ENGINE_PORT = staged.server.server_address[1]
+    return staged
+
+
+def test_the_environment_has_no_say_in_whom_we_trust(far: StagedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    assert client.engine_on(HERE).call("GET", "/info") == {"a": 1}
+
+
+def test_a_connection_is_kept_for_whichever_thread_asks_next(far: StagedEngine) -> None:
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(client.engine_on(HERE).call, "GET", "/info").result() == {"a": 1}
+    assert far.connections == 1
+
+
+def test_threads_that_ask_at_once_share_no_connection(far: StagedEngine) -> None:
+    asking, together = client.engine_on(HERE), threading.Barrier(8, timeout=60)
+    assert asking.api == "1.44"
+
+    def wait_for_all() -> Answer:
+        return 200, {"nth": together.wait()}
+
+    far.answers["info"] = wait_for_all
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: asking.call("GET", "/info"), range(8)))
+    assert sorted(answer["nth"] for answer in answers) == list(range(8))
+    assert far.connections == 8
+
+
+def test_other_certificates_count_from_now_on(far: StagedEngine, settings: Any) -> None:
+    assert client.engine_on(HERE).call("GET", "/info") == {"a": 1}
+    for file in settings.ENGINE_TLS.iterdir():
+        file.unlink()
+    authority.make()
+    with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+        client.engine_on(HERE).call("GET", "/info")
 
 
 def test_without_certificates_the_remedy_is_said(settings: Any, tmp_path: Path) -> None:
