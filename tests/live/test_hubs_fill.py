@@ -7,7 +7,7 @@ import pytest
 from django.core.management import call_command
 
 from orchestrator.models import Hub
-from tests.support.lab.lab import GB, Lab
+from tests.support.lab.lab import Lab
 from tests.support.lab.loop import (
     all_up,
     end_keep_time,
@@ -72,10 +72,12 @@ def test_consolidate_says_which_drain_saves_which_machine_and_starts_nothing(
     assert (lab.containers(), fill()) == before
 
 
-def test_140_pubs_at_once_all_answer_on_their_ports(lab: Lab, make: Maker, settings: Any) -> None:
+def test_140_pubs_at_once_all_answer_on_their_ports(
+    lab: Lab, make: Maker, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The swarm's own routing mesh ends at 128 ports."""
     settings.MAX_HUBS, settings.HUB_PLACES = 3, 47
-    lab.memory = 64 * GB
+    monkeypatch.setenv("LAB_MACHINE_GB", "64")
     bots = [make.bot(paid=True) for _ in range(140)]
     passes_until("all are up", lambda: all_up(bots), seconds=480)
     for bot in bots:

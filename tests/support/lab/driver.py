@@ -16,7 +16,12 @@ from tests.support.lab.lab import Lab
 
 
 class LabMachines:
-    """settings.MACHINES = "tests.support.lab.driver.LabMachines", with the lab's folder in the environment's LAB."""
+    """settings.MACHINES = "tests.support.lab.driver.LabMachines", with the lab's folder in the environment's LAB.
+
+    Its machines join the swarm without asking the site, which most tests do not run.
+    """
+
+    way_in = "join"
 
     def __init__(self) -> None:
         self.lab = Lab(Path(os.environ["LAB"]))
@@ -28,7 +33,7 @@ class LabMachines:
         if self.lab.machine(token) is None and self.lab.order(str(token), name, user_data()):
             # It lives on when the one who asked for it is killed, as a cloud does.
             started = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.lab.first_start", self.lab.folder, str(token)],
+                [sys.executable, "-m", "tests.support.lab.first_start", self.way_in, self.lab.folder, str(token)],
                 cwd=settings.BASE_DIR,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -41,6 +46,12 @@ class LabMachines:
         if machine:
             machine.destroy()
         return machine is None
+
+
+class EnrollingMachines(LabMachines):
+    """They do at their first start what they are told, as cloud-init does."""
+
+    way_in = "obey"
 
 
 def _seen(machine: real.Machine) -> Machine:

@@ -42,7 +42,6 @@ class Lab:
         self.subnet = f"{NETWORK}.{self.name.removeprefix('bclab')}"
         self.tls = folder / "tls"
         self.address = f"{self.subnet}.1"  # this computer's own, on the lab's switch
-        self.memory = 16 * GB  # of a new machine, in bytes
 
     # --- the room ------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -118,7 +117,8 @@ class Lab:
         disk = self.folder / "machines" / f".{uuid4()}"
         (disk / "tls").mkdir(parents=True)
         address = f"{self.subnet}.{self._free_number()}"
-        facts = {"lab": self.name, "name": name, "address": address, "memory": self.memory}
+        memory = int(os.environ.get("LAB_MACHINE_GB", "16")) * GB
+        facts = {"lab": self.name, "name": name, "address": address, "memory": memory}
         (disk / "machine.json").write_text(json.dumps(facts))
         (disk / "user-data").write_text(user_data)
         try:
