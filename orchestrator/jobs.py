@@ -48,14 +48,16 @@ TROUBLE = "Our machine could not do it just now. We try again by ourselves, and 
 
 
 def job(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A task that a pass may ask for again from the moment that it begins."""
+    """A task that a pass may ask for again once it has ended."""
 
     def task(work: Callable[..., None]) -> Callable[..., None]:
         @shared_task(name=name, **options)
         @wraps(work)
         def begin(*arguments: str | int) -> None:
-            cache.delete(asked_key(name, *arguments))
-            work(*arguments)
+            try:
+                work(*arguments)
+            finally:
+                cache.delete(asked_key(name, *arguments))
 
         return begin
 

@@ -52,8 +52,9 @@ log = logging.getLogger(__name__)
 # After a change the next look follows soon, so that nobody waits for the clock.
 HURRY = timedelta(minutes=2)
 SETTLES = timedelta(seconds=8)
-# A job that waits in the queue is not asked for again, unless it is lost.
-ASKED_SECONDS = 15
+# A job that waits in the queue, or that is worked on, is not asked for again, unless it is lost. When many bots start
+# at once they wait long, and what is asked for twice makes all wait longer.
+ASKED_SECONDS = 60
 FAULTS = {
     Power.FAILED: "The cloud could not build its machine.",
     Power.STOPPED: "Its machine is switched off.",
@@ -80,7 +81,7 @@ def queue(task: str, *arguments: str | int) -> None:
 
 
 def asked_key(task: str, *arguments: str | int) -> str:
-    """What says that a job is asked for and has not begun."""
+    """What says that a job is asked for and has not ended."""
     return ".".join(["asked", task, *map(str, arguments)])
 
 
