@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 from django.db import connections
 from django.db.models import F
@@ -26,7 +27,11 @@ WORKERS = 4
 def one_pass() -> list[Action]:
     """All its jobs are done when it returns."""
     with ThreadPoolExecutor(WORKERS) as workers:
-        return run_pass(ask=lambda *job: workers.submit(_work, *job)).actions
+
+        def ask(*job: str | int) -> None:
+            workers.submit(_work, *job)
+
+        return run_pass(ask).actions
 
 
 def _work(*job: str | int) -> None:
@@ -82,7 +87,7 @@ def end_keep_time(lab: Lab, bots: Iterable[Bot]) -> None:
     """Their volumes and placements go. Archives come with a later issue, and then that does it."""
     for bot in bots:
         volume = machine_of(lab, home(bot).hub).engine.volumes.get(service_name(bot.pk))
-        until("its volume is out of use", lambda volume=volume: _is_removed(volume))
+        until("its volume is out of use", partial(_is_removed, volume))
         Placement.objects.filter(bot=bot).delete()
 
 
