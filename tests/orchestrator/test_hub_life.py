@@ -278,7 +278,7 @@ class Mute(MemoryMachines):
         raise Unavailable("The cloud does not answer.")
 
     def create(self, *arguments: Any) -> None:
-        raise AssertionError("nothing may be asked of it")
+        raise Unavailable("The cloud does not answer.")
 
     def destroy(self, token: UUID) -> bool:
         raise AssertionError("nothing may be asked of it")
@@ -294,11 +294,12 @@ def test_a_cloud_that_does_not_answer_keeps_no_pub_down_and_nothing_is_bought_fe
     long_ago = timezone.now() - timedelta(days=1)
     Hub.objects.create(name="empty", state="ready", places=15, emptied_at=long_ago)
     Hub.objects.create(name="lost", state="ready", places=15, lost_at=long_ago, told_at=timezone.now())
+    Hub.objects.create(name="late", state="booting", deadline=long_ago)
     for _ in range(40):
         make.bot(paid=True)
     passes(3)
     assert bot.pk in memory_swarm.services
-    assert states() == ["ready", "ready", "ready"] and not Hub.objects.exclude(fenced_at=None).exists()
+    assert states() == ["ready", "ready", "ready", "booting"] and not Hub.objects.exclude(fenced_at=None).exists()
 
 
 # --- going -----------------------------------------------------------------------------------------------------------
