@@ -1,7 +1,9 @@
 """The loop, by its single-pass door, against the memory twin."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +17,7 @@ from orchestrator import jobs, planner, swarm
 from orchestrator.models import Hub, Placement, Turn, turn
 from orchestrator.reconcile import run_here, run_pass
 from orchestrator.record import in_plain_words
-from orchestrator.swarm.memory import MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
+from orchestrator.swarm.memory import GB, MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
 from pubs.models import Bot, Status
 from tests.support.make import Maker
 
@@ -362,36 +364,50 @@ def queries_of(pass_: Callable[[], object]) -> int:
     return len(seen)
 
 
-def test_a_pass_takes_the_same_number_of_queries_for_one_bot_and_for_ten_whatever_happens(
-    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+def test_a_pass_takes_the_same_number_of_queries_for_20_bots_and_for_200_whatever_happens_to_all_at_once(
+    make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    def life(bots: int) -> list[int]:
-        """Placed, up, idle, crashing, and told of it."""
-        Placement.objects.all().delete()
-        Bot.objects.all().delete()
-        memory_swarm.services.clear()
-        run_pass(ask=run_here)
+    settings.HUB_PLACES, memory_swarm.node = 1000, replace(memory_swarm.node, memory=1001 * GB)
+
+    def count_queries(bots: int) -> dict[str, int]:
+        counts = {}
+
+        def note(what: str) -> None:
+            # Jobs come to one for each bot, and are not the pass's.
+            counts[what] = queries_of(lambda: run_pass(ask=lambda *job: None))
+
         use(monkeypatch, memory_swarm)
         for _ in range(bots):
             make.bot(paid=True)
-
-        def only_asked(*job: str) -> None:
-            pass
-
-        counts = [queries_of(lambda: run_pass(ask=only_asked))]
+        note("placed")
         passes(1)
-        counts += [queries_of(lambda: run_pass(ask=only_asked)) for _ in range(2)]
+        note("up")
+        passes(1)
+        note("idle")
+        Bot.objects.update(memory_gb=2)
+        note("resized")
+        memory_swarm.cut(memory_swarm.node.id)
+        note("out of sight")
+        memory_swarm.heal(memory_swarm.node.id)
+        note("back")
         crashing = NeverHealthy()
         crashing.__dict__.update(memory_swarm.__dict__)
         use(monkeypatch, crashing)
-        counts += [queries_of(lambda: run_pass(ask=only_asked))]
+        note("crashing")
         ago(minutes=5)
-        return [*counts, queries_of(lambda: run_pass(ask=only_asked))]
+        note("to be told of")
+        Bot.objects.update(switched_on=False)
+        note("stopped")
+        passes(1)
+        note("gone")
+        Bot.objects.update(deleted_at=timezone.now())
+        note("deleted")
+        Placement.objects.all().delete()
+        Bot.objects.all().delete()
+        return counts
 
-    passes(4)
-    make.bot(paid=True)
-    passes(4)
-    assert life(1) == life(10)
+    count_queries(1)  # for its hub
+    assert count_queries(20) == count_queries(200)
 
 
 @pytest.mark.parametrize(
