@@ -43,6 +43,8 @@ COPY_SECONDS = 4 * 3600
 PUBCTL_SECONDS = 25
 # Names that are as they were are looked at again after that.
 NAMES_SECONDS = 60
+WEEK = 7 * 24  # hours
+NAMES_KEY = "orchestrator.names"
 
 TROUBLE = "Our machine could not do it just now. We try again by ourselves, and staff see why."
 
@@ -229,22 +231,26 @@ def look_at_engines() -> None:
     except (SwarmError, MachineError) as error:
         log.error("no look at the engines: %s", error)
     for hub, end in enrol.expiring():
-        tell.staff(hub.pk, f"The certificate of its engine ends on {end:%d %B %Y}: drain it before.")
+        tell.staff(hub.pk, f"The certificate of its engine ends on {end:%d %B %Y}: drain it before.", hours=WEEK)
 
 
 @job("orchestrator.sync_names")
 def sync_names() -> None:
-    """A record a pub that leads to its hub, at once after a change and every minute."""
-    homes = Placement.objects.filter(lost_at=None).values_list("label", "hub__public_address", "hub__address")
-    wanted = {dns.host_of(label): public or private for label, public, private in homes}
-    if not cache.add(f"orchestrator.names.{swarm.digest_of(wanted)}", 1, NAMES_SECONDS):
+    """A record a pub that leads to its hub: looked at after a change at once, and every minute."""
+    homes = Placement.objects.filter(lost_at=None).values_list("label", "hub__public_address")
+    wanted = {dns.host_of(label): address for label, address in homes}
+    digest = swarm.digest_of(wanted)
+    if cache.get(NAMES_KEY) == digest:
         return
     with turn("names", CLAIM_SECONDS) as ours:
+        if not ours:
+            return
         try:
-            if ours:
-                dns.sync(wanted)
+            dns.sync(wanted)
         except dns.NamesError as error:
             tell.staff(None, f"The names of the pubs are not as they should be: {error}")
+        else:
+            cache.set(NAMES_KEY, digest, NAMES_SECONDS)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

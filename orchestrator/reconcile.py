@@ -90,7 +90,7 @@ def run_here(task: str, *arguments: str | int) -> None:
     try:
         current_app.tasks[task](*arguments)
     except Exception:
-        log.exception("%s %s broke", task, *arguments)
+        log.exception("%s%s broke", task, arguments)
 
 
 def run_pass(ask: Ask = queue) -> Pass:

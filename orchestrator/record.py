@@ -52,7 +52,7 @@ def _see_node(hub: Hub, world: World) -> None:
         # 1 GB stays for the system.
         hub.places = max(0, min(settings.HUB_PLACES, round(node.memory / GB) - 1))
     if machine := (world.machines or {}).get(hub.token):
-        hub.public_address = machine.public_address or hub.address
+        hub.public_address = machine.public_address or hub.public_address
 
 
 def _see_loss(hub: Hub, world: World) -> None:

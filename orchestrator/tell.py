@@ -26,21 +26,20 @@ DOWN_BEFORE_MAIL = timedelta(seconds=60)
 # The same for a hub out of sight. One that comes and goes is told about again only after the second time.
 LOST_BEFORE_MAIL = timedelta(minutes=2)
 LOST_AGAIN = timedelta(hours=6)
-# Staff read of one thing once an hour in the log, and once in so many hours in a mail.
+# Staff read of one thing once an hour in the log, and once in so many hours in a mail, if nothing else is said.
 REPORT_SECONDS = 3600
 MAIL_HOURS = 6
 
 
 # --- staff -----------------------------------------------------------------------------------------------------------
-def staff(about: UUID | int | None, words: str) -> None:
-    """Something that a person must look at: about a bot, a hub, or the whole."""
+def staff(about: UUID | int | None, words: str, hours: int = MAIL_HOURS) -> None:
+    """Something that a person must look at, about a bot, a hub, or the whole; mailed once in so many hours."""
     cause = f"{about}:{crc32(words.encode()):x}"
     if not cache.add(f"orchestrator.told.{cause}", 1, REPORT_SECONDS):
         return
     subject, page = _subject(about)
     log.error("%s: %s", subject, words)
-    now = timezone.now()
-    key = f"staff_alarm:{cause}:{now:%Y-%m-%d}-{now.hour // MAIL_HOURS}"
+    key = f"staff_alarm:{cause}:{timezone.now().timestamp() // (3600 * hours):.0f}"
     for user in User.objects.filter(is_staff=True, is_active=True).exclude(email=""):
         messages.staff_alarm(
             key=f"{key}:{user.pk}", to=user.email, name=user.name, subject=subject, words=words, url=page

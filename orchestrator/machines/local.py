@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from uuid import UUID
 
+from django.conf import settings
+
 from orchestrator import swarm
 from orchestrator.machines import Machine, Refused
 from orchestrator.models import Hub
@@ -12,7 +14,7 @@ class LocalMachines:
     def list(self) -> list[Machine]:
         """This machine is always there and bears the mark of whichever hub is its row."""
         row = Hub.objects.exclude(state=Hub.State.GONE).order_by("id").first()
-        return [Machine(row.token, row.name)] if row else []
+        return [Machine(row.token, row.name, public_address=settings.PUB_HOST)] if row else []
 
     def create(self, token: UUID, name: str, user_data: Callable[[], str]) -> None:
         if token not in (machine.token for machine in self.list()):

@@ -101,7 +101,9 @@ class EngineSwarm:
         node = self.manager.call("GET", f"/nodes/{node_id}", ok=(404,))
         if node is None:
             raise Unreachable(f"The swarm has no node {node_id}, and so nobody knows what runs there.")
-        return engine_on(node["Status"]["Addr"])
+        if not (address := node["Status"].get("Addr")):
+            raise Unreachable(f"The swarm does not know yet where node {node_id} is.")
+        return engine_on(address)
 
     # --- observing ---------------------------------------------------------------------------------------------------
     def look(self) -> Sight:

@@ -16,8 +16,14 @@ import dns.tsig
 import dns.update
 import pytest
 
+import orchestrator.jobs  # noqa: F401  (its tasks are what a pass asks for)
+from orchestrator import staff
 from orchestrator.dns import NamesError, host_of, rfc2136, sync
 from orchestrator.dns.rfc2136 import ZoneNames
+from orchestrator.machines.memory import MemoryMachines
+from orchestrator.models import Hub, Placement
+from orchestrator.reconcile import run_here, run_pass
+from tests.support.make import Maker
 from tests.support.wait import until
 
 KNOTD = shutil.which("knotd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -140,6 +146,30 @@ def test_a_record_follows_its_pub_from_hub_to_hub(server: NameServer) -> None:
     assert server.ask(crab) == [] and server.ask(crab, "AAAA") == ["2001:db8::1"]
     sync({})
     assert server.ask(crab, "AAAA") == server.ask(crab, "TXT") == []
+
+
+@pytest.mark.django_db
+def test_after_a_pass_each_pub_has_its_record_and_a_moved_one_another(
+    server: NameServer, make: Maker, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = MemoryMachines()
+    monkeypatch.setattr("orchestrator.machines.connect", lambda: cloud)
+    settings.MAX_HUBS, settings.MACHINES = 2, "orchestrator.machines.memory.MemoryMachines"
+    bot = make.bot(name="Crab", paid=True)
+
+    def has_moved_on_to(hub: Hub) -> bool:
+        run_pass(ask=run_here)
+        bot.refresh_from_db()
+        return server.ask(bot.address.split(":")[0]) == [hub.public_address]
+
+    until("it is on a hub", lambda: run_pass(ask=run_here) and Placement.objects.exists())
+    first = Hub.objects.get()
+    until("its record leads there", lambda: has_moved_on_to(first))
+    address = bot.address
+    staff.drain(first)
+    until("it has moved", lambda: run_pass(ask=run_here) and Placement.objects.exclude(hub=first).exists())
+    until("its record leads to the other hub", lambda: has_moved_on_to(Hub.objects.get(state=Hub.State.READY)))
+    assert bot.address == address and address.startswith("crab-")
 
 
 def test_what_is_right_is_left_alone(server: NameServer) -> None:
