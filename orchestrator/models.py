@@ -53,6 +53,8 @@ class Hub(models.Model):
     fenced_at = models.DateTimeField(
         null=True, blank=True, help_text="since when its machine is known to be off for good"
     )
+    # Then it holds only as long as the cloud does not list the machine again.
+    fenced_by_cloud = models.BooleanField(default=False, help_text="fenced by the cloud's word, not by a person's")
     emptied_at = models.DateTimeField(null=True, blank=True, help_text="since when no bot is placed on it")
     told_at = models.DateTimeField(null=True, blank=True, help_text="when staff were told of its loss")
     failed_at = models.DateTimeField(null=True, blank=True, help_text="when the cloud failed to give us this machine")

@@ -73,6 +73,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "fenced_by_cloud",
+                    models.BooleanField(default=False, help_text="fenced by the cloud's word, not by a person's"),
+                ),
+                (
                     "emptied_at",
                     models.DateTimeField(blank=True, help_text="since when no bot is placed on it", null=True),
                 ),
