@@ -23,9 +23,9 @@ from orchestrator import dns, enrol, hubs, relay, swarm, tell
 from orchestrator.machines import MachineError
 from orchestrator.models import CARRYING, Claim, Hub, Placement, turn
 from orchestrator.reconcile import asked_key, run_pass, service_of
-from orchestrator.record import give_reason
+from orchestrator.record import give_reason, note_answers
 from orchestrator.swarm import NotRunning, SwarmError
-from orchestrator.world import look_at_engines as ask_engines
+from orchestrator.world import ask_engines
 from pubs import live
 from pubs.models import Bot
 
@@ -226,15 +226,18 @@ def _alone(deed: Callable[[int], None], hub_id: int) -> None:
 def look_at_engines() -> None:
     """Ask all engines whether they answer: the swarm's manager may see a node that we do not reach."""
     try:
-        ask_engines(Hub.objects.filter(state__in=CARRYING))
+        note_answers(ask_engines(nodes), timezone.now())
         enrol.answer_requests()
     except (SwarmError, MachineError) as error:
         log.error("no look at the engines: %s", error)
     for hub, end in enrol.expiring():
         tell.staff(hub.pk, f"The certificate of its engine ends on {end:%d %B %Y}: drain it before.", hours=WEEK)
+    nodes = dict(Hub.objects.filter(state__in=CARRYING).exclude(node_id="").values_list("pk", "node_id"))
 
 
 @job("orchestrator.sync_names")
+        # Somebody may have set it otherwise, or made the swarm anew. Only what differs is written.
+        swarm.connect().tune()
 def sync_names() -> None:
     """A record a pub that leads to its hub: looked at after a change at once, and every minute."""
     homes = Placement.objects.filter(lost_at=None).values_list("label", "hub__public_address")

@@ -29,20 +29,32 @@ hub_columns = attrgetter(*HUB_COLUMNS)
 
 def record_hubs(world: World) -> None:
     at = world.sight.at
+    if changed := see_hubs(world):
+        Hub.objects.bulk_update(changed, HUB_COLUMNS)
+    # Not with the others: what a worker has heard meanwhile is newer than what this pass has read.
+    note_answers(world.silence, at)
+    Hub.objects.filter(pk__in=world.in_sight).update(seen_at=at)
+    for hub in world.hubs:
+        if hub.state in CARRYING and not hub.fenced_at:
+            tell.staff_of_loss(hub, at)
+            _see_overdue_drain(hub, at)
+
+
+def see_hubs(world: World) -> list[Hub]:
+    """What the look means for each hub, in memory alone; gives those that it changes."""
     taken = {place.hub_id for place in world.placements.values() if place.lost_at is None}
     taken |= {place.moving_to_id for place in world.placements.values() if place.moving_to_id}
     before = {hub.pk: hub_columns(hub) for hub in world.hubs}
     for hub in world.hubs:
         _see_node(hub, world)
         _see_loss(hub, world)
-        hub.emptied_at = None if hub.pk in taken else hub.emptied_at or at
-    if changed := [hub for hub in world.hubs if hub_columns(hub) != before[hub.pk]]:
-        Hub.objects.bulk_update(changed, HUB_COLUMNS)
-    Hub.objects.filter(pk__in=world.in_sight).update(seen_at=at)
-    for hub in world.hubs:
-        if hub.state in CARRYING and not hub.fenced_at:
-            tell.staff_of_loss(hub, at)
-            _see_overdue_drain(hub, at)
+        hub.emptied_at = None if hub.pk in taken else hub.emptied_at or world.sight.at
+    return [hub for hub in world.hubs if hub_columns(hub) != before[hub.pk]]
+
+
+def note_answers(silence: Mapping[int, str], at: datetime) -> None:
+    if answering := [hub for hub, words in silence.items() if not words]:
+        Hub.objects.filter(pk__in=answering).update(answered_at=at)
 
 
 def _see_node(hub: Hub, world: World) -> None:
@@ -61,8 +73,8 @@ def _see_loss(hub: Hub, world: World) -> None:
         hub.lost_at, hub.reason = None, ""
     elif hub.pk not in world.in_sight and hub.state in CARRYING and not hub.lost_at:
         hub.lost_at = world.sight.at
-        node = world.nodes.get(hub.pk)
-        hub.reason = hub.reason if node and node.ready else NODE_DOWN
+        silence = world.silence.get(hub.pk)
+        hub.reason = f"Its engine does not answer: {silence}"[:500] if silence else NODE_DOWN
 
 
 def _see_overdue_drain(hub: Hub, at: datetime) -> None:

@@ -1,8 +1,8 @@
-"""What a pass reads: the wish, the actual, and nothing else."""
+"""What a pass reads: the wish, the actual, and nothing else. Nothing is written here."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from uuid import UUID
@@ -10,7 +10,6 @@ from uuid import UUID
 from django.db import models
 from django.db.models import Q
 from django.db.models.base import ModelState
-from django.utils import timezone
 
 from orchestrator import machines, swarm
 from orchestrator.machines import Machine, MachineError
@@ -43,6 +42,8 @@ class World:
     hubs: list[Hub]
     machines: dict[UUID, Machine] | None  # by token; None: the cloud did not say
     no_buy_until: datetime | None = None
+    # Hub → "" if its engine answered this look, or why not; of those that had not answered lately.
+    silence: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def services(self) -> dict[UUID, Service]:
@@ -80,7 +81,19 @@ class World:
             for hub in self.hubs
             if (node := self.nodes.get(pk := hub.pk))
             and node.ready
-            and (node.is_manager_here or answered_lately(hub, self.sight.at))
+            and (node.is_manager_here or answered_lately(hub, self.sight.at) or self.silence.get(pk) == "")
+        }
+
+    def unheard(self) -> dict[int, str]:
+        """Hub → its node: those that would be out of sight only because nobody has asked their engines lately."""
+        return {
+            hub.pk: node.id
+            for hub in self.hubs
+            if hub.state in CARRYING
+            and (node := self.nodes.get(hub.pk))
+            and node.ready
+            and not node.is_manager_here
+            and not answered_lately(hub, self.sight.at)
         }
 
     def is_dark(self, placement: Placement | None) -> bool:
@@ -93,14 +106,10 @@ def observe() -> World:
     sight = swarm.connect().look()
     # Rows before machines, so that a machine whose row was made meanwhile is not taken for a stranger.
     hubs = list(Hub.objects.exclude(state=Hub.State.GONE))
-    here = {node.id for node in sight.nodes if node.is_manager_here}
-    if not any(answered_lately(hub, sight.at) for hub in hubs):
-        # No worker asks them just now.
-        look_at_engines(hub for hub in hubs if hub.node_id not in here)
     bots = Bot.objects.filter(Q(deleted_at=None) | Q(placement__isnull=False)).order_by("created")
     homes = _read(Placement.objects.all(), HOME_COLUMNS)
     _join(homes, hubs)
-    return World(
+    world = World(
         sight=sight,
         bots=_read(bots, BOT_COLUMNS),
         placements={home.bot_id: home for home in homes},
@@ -108,6 +117,9 @@ def observe() -> World:
         machines=_machines(),
         no_buy_until=_no_buy_until(hubs, sight.at),
     )
+    # The clock has them asked, unless it or the workers are behind: then a hub is not lost for that.
+    world.silence = ask_engines(world.unheard())
+    return world
 
 
 def _read[Row: models.Model](rows: models.QuerySet[Row], columns: tuple[str, ...]) -> list[Row]:
@@ -153,18 +165,7 @@ def answered_lately(hub: Hub, now: datetime) -> bool:
     return hub.answered_at is not None and now - hub.answered_at < SILENT_AFTER
 
 
-def look_at_engines(hubs: Iterable[Hub]) -> None:
-    """Ask the engines of the hubs that carry pubs whether they answer, and note it in the rows."""
-    asked = {hub.node_id: hub for hub in hubs if hub.state in CARRYING and hub.node_id}
-    if not asked:
-        return
-    silence = swarm.connect().engines(asked)
-    now = timezone.now()
-    answering = [hub for node_id, hub in asked.items() if not silence[node_id]]
-    Hub.objects.filter(pk__in=[hub.pk for hub in answering]).update(answered_at=now)
-    for hub in answering:
-        hub.answered_at = now
-    for node_id, hub in asked.items():
-        if silence[node_id] and not answered_lately(hub, now):
-            hub.reason = f"Its engine does not answer: {silence[node_id]}"[:500]
-            Hub.objects.filter(pk=hub.pk).update(reason=hub.reason)
+def ask_engines(nodes: Mapping[int, str]) -> dict[int, str]:
+    """Hub → "" if the engine of its node answers, or why not."""
+    said = swarm.connect().engines(nodes.values()) if nodes else {}
+    return {hub: said[node_id] for hub, node_id in nodes.items()}

@@ -148,6 +148,20 @@ def test_the_plan_is_printed_and_nothing_is_changed(make: Maker, cloud: MemorySw
 
 
 def test_nothing_to_do_is_said_too(cloud: MemorySwarm) -> None:
+def test_the_plan_is_what_the_next_pass_would_do_and_leaves_all_rows_as_they_are(
+    make: Maker, cloud: MemorySwarm
+) -> None:
+    ready_hub(cloud, "hub-1")
+    lost = placed(make, ready_hub(cloud, "hub-2"), "Meadow")
+    cloud.cut(lost.placement.hub.node_id)
+    make.bot(name="Harbour", paid=True)
+    Hub.objects.update(places=0, answered_at=None)
+    before = list(Hub.objects.values())
+    said = run("plan")
+    assert "gets 1 GB on hub-1" in said and planner.LOST_SIGHT in said
+    assert list(Hub.objects.values()) == before
+
+
     assert run("plan").endswith(f"{NOTHING}\n")
 
 

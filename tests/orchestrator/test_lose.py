@@ -111,6 +111,19 @@ def test_where_no_worker_asks_the_engines_the_pass_does(bot: Bot, memory_swarm: 
     assert hub.lost_at is None and hub.answered_at and timezone.now() - hub.answered_at < timedelta(minutes=1)
 
 
+def test_an_engine_that_answered_speaks_for_no_other(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    go_by(hours=1)
+    Hub.objects.create(name="other", state="ready", answered_at=timezone.now())
+    passes(1)
+    assert hub_of(bot).lost_at is None, "nobody has asked it, which is no silence"
+
+
+def test_the_look_at_the_engines_keeps_the_swarm_tuned(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    memory_swarm.tuned = False
+    jobs.look_at_engines()
+    assert memory_swarm.tuned
+
+
 def test_owner_and_staff_are_told_once_and_only_of_a_loss_that_lasts(bot: Bot, memory_swarm: MemorySwarm) -> None:
     cut(memory_swarm, bot)
     assert not mails("pub_is_unknown") and not mails("staff_alarm")

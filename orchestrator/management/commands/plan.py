@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from orchestrator.planner import savings
 from orchestrator.reconcile import actual, limits, make_plan
+from orchestrator.record import see_hubs
 from orchestrator.sentences import Sentences
 from orchestrator.swarm import SwarmError
 from orchestrator.world import World, observe
@@ -24,6 +25,7 @@ class Command(BaseCommand):
             world = observe()
         except SwarmError as error:
             raise CommandError(str(error)) from error
+        see_hubs(world)
         for line in could_be_saved(world) if consolidate else would_be_done(world):
             self.stdout.write(line)
 
