@@ -225,19 +225,19 @@ def _alone(deed: Callable[[int], None], hub_id: int) -> None:
 @shared_task(name="orchestrator.look_at_engines")
 def look_at_engines() -> None:
     """Ask all engines whether they answer: the swarm's manager may see a node that we do not reach."""
+    nodes = dict(Hub.objects.filter(state__in=CARRYING).exclude(node_id="").values_list("pk", "node_id"))
     try:
         note_answers(ask_engines(nodes), timezone.now())
         enrol.answer_requests()
+        # Somebody may have set it otherwise, or made the swarm anew. Only what differs is written.
+        swarm.connect().tune()
     except (SwarmError, MachineError) as error:
         log.error("no look at the engines: %s", error)
     for hub, end in enrol.expiring():
         tell.staff(hub.pk, f"The certificate of its engine ends on {end:%d %B %Y}: drain it before.", hours=WEEK)
-    nodes = dict(Hub.objects.filter(state__in=CARRYING).exclude(node_id="").values_list("pk", "node_id"))
 
 
 @job("orchestrator.sync_names")
-        # Somebody may have set it otherwise, or made the swarm anew. Only what differs is written.
-        swarm.connect().tune()
 def sync_names() -> None:
     """A record a pub that leads to its hub: looked at after a change at once, and every minute."""
     homes = Placement.objects.filter(lost_at=None).values_list("label", "hub__public_address")
