@@ -49,6 +49,10 @@ def buy(count: int) -> list[int]:
 
 def adopt(token: UUID) -> None:
     """Give a machine that bears our mark and that nobody knows a row, under which it is destroyed after a while."""
+    back = Hub.objects.filter(token=token, state=State.GONE, fenced_by_cloud=True).first()
+    if back and back.placements.exists():
+        unfence(back.pk)
+        return
     deadline = timezone.now() + QUARANTINE
     reason = "It bears our mark, but no row knew it. Look what it is: it is destroyed after ten minutes."
     columns = {"state": State.FAILED, "deadline": deadline, "reason": reason}
@@ -135,6 +139,8 @@ def destroy(hub_id: int) -> None:
     if hub is None or is_lived_on(hub_id):
         return
     try:
+        if hub.fenced_by_cloud and _is_listed(hub):
+            return  # it was not gone: the next pass takes the fence back
         if not machines.connect().destroy(hub.token):
             _see_overdue(hub)
             return
@@ -162,26 +168,45 @@ def _see_overdue(hub: Hub) -> None:
 
 
 def fence(hub_id: int) -> None:
-    """Its machine is off for good: staff said so, or it is out of sight and the cloud says again that it has none."""
+    """Its machine is off for good: staff said so, or it is out of sight and the cloud is certain."""
     hub = Hub.objects.exclude(state=State.GONE).filter(pk=hub_id).first()
-    if hub is None:
+    if hub is None or not (hub.fenced_at or _has_vanished(hub)):
         return
-    if not hub.fenced_at:
-        if hub.state not in CARRYING or hub.lost_at is None:
-            return
-        try:
-            if hub.token in [machine.token for machine in machines.connect().list()]:
-                return
-        except MachineError as error:
-            _note_trouble(hub, error)
-            return
     now = timezone.now()
     with transaction.atomic():
         is_new = Hub.objects.filter(pk=hub_id, fenced_at=None).update(
-            fenced_at=now, reason="The cloud has no machine for it any more."
+            fenced_at=now, fenced_by_cloud=True, reason="The cloud has no machine for it any more."
         )
         Placement.objects.filter(hub=hub, lost_at=None).update(lost_at=now, moving_to=None)
         Placement.objects.filter(moving_to=hub).update(moving_to=None)
     if is_new:
         tell.staff(hub_id, "Its machine is gone, and what was on it is lost: its pubs wait for a restore.")
+    live.nudge()
+
+
+def _has_vanished(hub: Hub) -> bool:
+    if hub.state not in CARRYING or hub.lost_at is None:
+        return False
+    try:
+        is_gone = machines.connect().is_gone(hub.token)
+    except MachineError as error:
+        _note_trouble(hub, error)
+        return False
+    if not is_gone:
+        tell.staff(hub.pk, "It is out of sight, and the cloud did not list its machine, but does not say it is gone.")
+    return is_gone
+
+
+def _is_listed(hub: Hub) -> bool:
+    return hub.token in [machine.token for machine in machines.connect().list()]
+
+
+def unfence(hub_id: int) -> None:
+    """The cloud has taken its word back: nothing is lost, and what runs there is unknown until the hub is in sight."""
+    with transaction.atomic():
+        if not Hub.objects.filter(pk=hub_id, fenced_by_cloud=True).update(fenced_at=None, fenced_by_cloud=False):
+            return
+        Hub.objects.filter(pk=hub_id).exclude(state__in=CARRYING).become(State.READY)
+        Placement.objects.filter(hub=hub_id).update(lost_at=None)
+    tell.staff(hub_id, "Its machine is back, though the cloud said that it had none: its pubs may run there.")
     live.nudge()

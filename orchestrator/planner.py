@@ -50,6 +50,7 @@ class HubSeen:
     emptied_at: datetime | None = None
     lost_at: datetime | None = None  # since when it is out of sight
     fenced: bool = False  # its machine is known to be off for good
+    is_back: bool = False  # it is fenced because the cloud had no machine for it, and now the cloud lists it
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,13 @@ class FenceHub:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfenceHub:
+    """Its machine is not gone after all, nor is what is on it."""
+
+    hub: int
+
+
+@dataclass(frozen=True, slots=True)
 class Adopt:
     """Write a row for a machine that bears our mark and that nobody knows, so that it is paid for no longer."""
 
@@ -189,10 +197,11 @@ class Report:
 
 
 type BotAction = Place | Resize | EnsureUp | EnsureDown | StartMove | EnsureMoved | CancelMove | Wait | Report
-type HubAction = BuyHub | EnsureHub | GiveUpHub | DestroyHub | FenceHub | Adopt | Report
+type HubAction = BuyHub | EnsureHub | GiveUpHub | DestroyHub | FenceHub | UnfenceHub | Adopt | Report
 type Action = BotAction | HubAction
 
 ON_ITS_WAY = ("requested", "booting")
+CARRYING = ("ready", "draining")
 NO_ROOM = "There is no free place on our machines just now. Waiting for room."
 NO_ROOM_TO_GROW = "It has paid for more memory than its machine has left. It runs on as it is until there is room."
 TOO_BIG = "It needs more memory than any of our machines has. Our staff must give us bigger ones."
@@ -203,6 +212,7 @@ AT_MAXIMUM = "More machines are needed than MAX_HUBS allows."
 TOO_LATE = "It took too long."
 STILL_LIVED_ON = "It is to be destroyed, but bots live on it."
 NOT_LISTED = "It answers, but the cloud does not list its machine."
+NONE_LISTED = "It does not answer, and the cloud lists no machine at all: is it asked about the right project?"
 
 
 def plan(wanted: Iterable[Wanted], kept: Iterable[Kept], actual: Actual, limits: Limits, now: datetime) -> list[Action]:
@@ -270,8 +280,8 @@ class _Pass:
         steps += self._orphans(wanted, kept)
         actions: list[Action] = [step for step in steps if step]
         actions += self._buy()
-        surplus = self._surplus()
-        actions += [step for hub in self.actual.hubs if (step := self._live(hub, surplus))]
+        surplus, vanished = self._surplus(), self._vanished()
+        actions += [step for hub in self.actual.hubs if (step := self._live(hub, surplus, vanished))]
         return actions + [Adopt(token) for token in self.actual.strangers]
 
     # --- bots ---
@@ -391,6 +401,18 @@ class _Pass:
         idle = (hub.id for hub in self.actual.hubs if hub.places <= spare and self._is_idle(hub))
         return max(idle, default=None)
 
+    def _vanished(self) -> int | None:
+        """At most one hub a pass whose machine is gone. While the cloud is in doubt about that one, no other is."""
+        gone = (hub.id for hub in self.actual.hubs if hub.state in CARRYING and not hub.fenced and self._is_dead(hub))
+        return min(gone, default=None)
+
+    def _lists_any(self) -> bool:
+        """A cloud that lists nothing is more likely the wrong one than an empty one."""
+        return bool(self.actual.strangers) or any(hub.has_machine for hub in self.actual.hubs)
+
+    def _is_dead(self, hub: HubSeen) -> bool:
+        return not hub.has_machine and not hub.in_sight and self._is_past(hub.lost_at, self.limits.fence_after)
+
     def _is_idle(self, hub: HubSeen) -> bool:
         is_rested = self._is_past(hub.emptied_at, self.limits.cool_down)
         return is_rested and hub.id in self.room.free and self._is_empty(hub)
@@ -401,8 +423,10 @@ class _Pass:
     def _is_empty(self, hub: HubSeen) -> bool:
         return hub.id not in self.held and hub.id not in self.serving
 
-    def _live(self, hub: HubSeen, surplus: int | None) -> HubAction | None:
+    def _live(self, hub: HubSeen, surplus: int | None, vanished: int | None) -> HubAction | None:
         """The next step of the hub's life."""
+        if hub.is_back:
+            return UnfenceHub(hub.id)
         if hub.fenced and hub.state != "gone":
             return FenceHub(hub.id) if hub.id in self.held else DestroyHub(hub.id)
         match hub.state:
@@ -410,16 +434,18 @@ class _Pass:
                 is_late = self._is_past(hub.deadline)
                 return GiveUpHub(hub.id, hub.fault or TOO_LATE) if hub.fault or is_late else EnsureHub(hub.id)
             case "ready" | "draining":
-                return self._look_after(hub, surplus)
+                return self._look_after(hub, surplus, vanished)
             case "failed" if hub.deadline and not self._is_past(hub.deadline):
                 return None
             case "failed" | "destroying":
                 return DestroyHub(hub.id) if self._is_empty(hub) else Report(hub.id, STILL_LIVED_ON)
         return None
 
-    def _look_after(self, hub: HubSeen, surplus: int | None) -> HubAction | None:
+    def _look_after(self, hub: HubSeen, surplus: int | None, vanished: int | None) -> HubAction | None:
         if not hub.has_machine and not hub.in_sight:
-            return FenceHub(hub.id) if self._is_past(hub.lost_at, self.limits.fence_after) else None
+            if self._is_dead(hub) and not self._lists_any():
+                return Report(hub.id, NONE_LISTED)
+            return FenceHub(hub.id) if hub.id == vanished else None
         if hub.id == surplus or (hub.state == "draining" and self._is_empty(hub)):
             return DestroyHub(hub.id)
         if not hub.in_sight:

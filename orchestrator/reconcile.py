@@ -38,6 +38,7 @@ from orchestrator.planner import (
     Report,
     Resize,
     StartMove,
+    UnfenceHub,
     Wait,
 )
 from orchestrator.record import GB, forget_stops, record_bots, record_hubs
@@ -163,6 +164,7 @@ def _hub_seen(hub: Hub, world: World, machine: Machine | None) -> planner.HubSee
         emptied_at=hub.emptied_at,
         lost_at=hub.lost_at,
         fenced=hub.fenced_at is not None,
+        is_back=hub.fenced_by_cloud and machine is not None,
     )
 
 
@@ -233,6 +235,8 @@ def carry_out(actions: Iterable[Action], world: World, ask: Ask) -> None:
                     ask("orchestrator.destroy_hub", hub)
             case FenceHub(hub):
                 ask("orchestrator.fence_hub", hub)
+            case UnfenceHub(hub):
+                hubs.unfence(hub)
             case Adopt(stranger):
                 hubs.adopt(stranger)
             case Report(about, reason):

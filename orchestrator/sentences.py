@@ -22,6 +22,7 @@ from orchestrator.planner import (
     Resize,
     Saving,
     StartMove,
+    UnfenceHub,
     Wait,
 )
 from orchestrator.world import World
@@ -92,6 +93,8 @@ class Sentences:
                 return f"{self._hub(hub)} is destroyed: {self._why_destroyed(hub)}."
             case FenceHub(hub):
                 return f"{self._hub(hub)} is fenced: its machine is off for good, and what was on it is lost."
+            case UnfenceHub(hub):
+                return f"{self._hub(hub)} is fenced no more: the cloud lists its machine again."
             case Adopt(stranger):
                 return f"A machine of ours that no row knows ({stranger}) is watched for 10 minutes, then destroyed."
             case Report(about, reason):

@@ -60,6 +60,12 @@ class Driver(Protocol):
         `user_data` is called only when a machine must be made, and gives what cloud-init reads at its first start.
         """
 
+    def is_gone(self, token: UUID) -> bool:
+        """The cloud is certain that it had a machine with this token and has it no more. Destroys nothing.
+
+        One that is only not listed is not gone: the list may leave out what it can't reach, or be another project's.
+        """
+
     def destroy(self, token: UUID) -> bool:
         """Have it gone for good. True once the cloud says that it has none with this token; False: ask again later."""
 

@@ -54,6 +54,10 @@ class MemoryMachines:
             if not have:
                 self._make(token, name, user_data())
 
+    def is_gone(self, token: UUID) -> bool:
+        with self.lock:
+            return not self.of(token)
+
     def destroy(self, token: UUID) -> bool:
         with self.lock:
             for made in self.of(token):

@@ -28,6 +28,7 @@ from keystoneauth1.exceptions import ClientException, HttpError
 from openstack.compute.v2.server import Server
 from openstack.connection import Connection
 from openstack.exceptions import ConfigException, DuplicateResource, HttpException, NotFoundException, SDKException
+from openstack.network.v2.port import Port
 
 from orchestrator.machines import Machine, MachineError, Power, Refused, Unavailable
 
@@ -100,6 +101,12 @@ class OpenStackMachines:
             if not self._servers(token):
                 raise
 
+    @_cloud_errors()
+    def is_gone(self, token: UUID) -> bool:
+        """Its claim is there, and free. Without one this may be another project, where there was never a machine."""
+        ports = self._ours("ports", token)
+        return bool(ports) and not any(map(_is_held, ports)) and not self._servers(token)
+
     def destroy(self, token: UUID) -> bool:
         if servers := self._servers(token):
             self._delete(servers)
@@ -111,7 +118,11 @@ class OpenStackMachines:
     @_cloud_errors()
     def _servers(self, token: UUID | None = None) -> Sequence[Server]:
         """Ours, or those with this token; the best and oldest first."""
-        ours = [server for server in self._cloud.compute.servers() if _token(server)]
+        everything = list(self._cloud.compute.servers())
+        # Without its metadata, for the part of the cloud that it is in does not answer.
+        if any(server.status == "UNKNOWN" for server in everything):
+            raise Unavailable("OpenStack can't reach all of its machines just now: some are shown without their marks.")
+        ours = [server for server in everything if _token(server)]
         asked = [server for server in ours if token in (None, _token(server))]
         return sorted(asked, key=lambda server: (BEST_FIRST.index(_power(server)), server.created_at or "", server.id))
 
@@ -173,7 +184,7 @@ class OpenStackMachines:
         """Address and port go last: the port is what keeps a late request from making a machine. Whether they went."""
         ports = self._ours("ports", token)
         # A machine that was being built is no longer listed while Nova still works on it; then it holds the port.
-        if any(port.device_id or port.device_owner for port in ports):
+        if any(map(_is_held, ports)):
             return False
         # Clouds without floating addresses do not know the question.
         for address in self._ours("ips", token) if settings.OPENSTACK_FLOATING_NETWORK else ():
@@ -227,6 +238,11 @@ def _power(server: Server) -> Power:
     if server.task_state in ("deleting", "soft-deleting"):
         return Power.GOING
     return POWER.get(server.status or "BUILD", Power.RUNNING)
+
+
+def _is_held(port: Port) -> bool:
+    """By a machine, or by one that Nova is still at work on."""
+    return bool(port.device_id or port.device_owner)
 
 
 def _machine(server: Server) -> Machine:

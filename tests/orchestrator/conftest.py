@@ -39,6 +39,9 @@ class MemoryCloud:
     def fall_silent(self) -> None:
         self._turn(memory.Silent)
 
+    def lose(self, token: UUID) -> None:
+        self.machines.lose(token)
+
     def paid_for(self, token: UUID) -> int:
         return len(self.machines.of(token))
 
@@ -66,6 +69,11 @@ class OpenStackCloud:
 
     def fall_silent(self) -> None:
         self.nova.spoil("GET", "/servers/detail", gateway_error, times=100)
+
+    def lose(self, token: UUID) -> None:
+        """Somebody deletes the machine in the cloud's console."""
+        for server in self.servers(token):
+            self.admin.compute.delete_server(server)
 
     def servers(self, token: UUID) -> list[Any]:
         everything = self.admin.compute.servers(all_projects=True)

@@ -55,6 +55,7 @@ STRANGER = uuid4()
         (planner.Report(STRANGER, "No bot."), f"Staff must look at the unknown bot {STRANGER}. No bot."),
         (planner.GiveUpHub(2, "No valid host."), "hub-2 is given up and then destroyed. No valid host."),
         (planner.FenceHub(2), "hub-2 is fenced: its machine is off for good, and what was on it is lost."),
+        (planner.UnfenceHub(2), "hub-2 is fenced no more: the cloud lists its machine again."),
         (planner.EnsureHub(OF_STATE["requested"]), "hub-10: the cloud is asked for its machine."),
         (planner.EnsureHub(99), "a hub that is gone: it is out of sight: we look whether it needs its mark again."),
     ],
@@ -147,13 +148,13 @@ def test_the_plan_is_printed_and_nothing_is_changed(make: Maker, cloud: MemorySw
     assert not Hub.objects.exists() and not Placement.objects.exists()
 
 
-def test_nothing_to_do_is_said_too(cloud: MemorySwarm) -> None:
 def test_the_plan_is_what_the_next_pass_would_do_and_leaves_all_rows_as_they_are(
     make: Maker, cloud: MemorySwarm
 ) -> None:
     ready_hub(cloud, "hub-1")
-    lost = placed(make, ready_hub(cloud, "hub-2"), "Meadow")
-    cloud.cut(lost.placement.hub.node_id)
+    placed(make, lost := ready_hub(cloud, "hub-2"), "Meadow")
+    lost.refresh_from_db()
+    cloud.cut(lost.node_id)
     make.bot(name="Harbour", paid=True)
     Hub.objects.update(places=0, answered_at=None)
     before = list(Hub.objects.values())
@@ -162,6 +163,7 @@ def test_the_plan_is_what_the_next_pass_would_do_and_leaves_all_rows_as_they_are
     assert list(Hub.objects.values()) == before
 
 
+def test_nothing_to_do_is_said_too(cloud: MemorySwarm) -> None:
     assert run("plan").endswith(f"{NOTHING}\n")
 
 

@@ -41,6 +41,14 @@ def bot(make: Maker, memory_swarm: MemorySwarm) -> Bot:
     return made
 
 
+@pytest.fixture
+def beside(bot: Bot, settings: Any) -> Hub:
+    """An empty hub: a cloud that lists no machine at all is not believed."""
+    settings.SPARE_PLACES = 15
+    passes(6)
+    return Hub.objects.exclude(pk=hub_of(bot).pk).get()
+
+
 def hub_of(bot: Bot) -> Hub:
     return Placement.objects.get(bot=bot).hub
 
@@ -155,6 +163,21 @@ def test_a_hub_that_comes_and_goes_is_told_about_once_in_six_hours(bot: Bot, mem
     assert mails("pub_is_unknown") == 2
 
 
+def test_a_second_loss_that_lasts_is_told_whenever_the_first_was(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    hub = cut(memory_swarm, bot)
+    go_by(minutes=3)
+    passes(2)
+    memory_swarm.heal(hub.node_id)
+    passes(2)
+    cut(memory_swarm, bot)
+    go_by(minutes=9)
+    passes(2)
+    assert (mails("pub_is_unknown"), mails("staff_alarm")) == (1, 1)
+    go_by(minutes=9)
+    passes(3)
+    assert (mails("pub_is_unknown"), mails("staff_alarm")) == (2, 2)
+
+
 def test_pubs_on_a_hub_that_is_back_are_taken_as_they_are(bot: Bot, memory_swarm: MemorySwarm) -> None:
     hub = cut(memory_swarm, bot)
     go_by(minutes=3)
@@ -181,7 +204,7 @@ def test_a_stopped_bot_on_a_lost_hub_is_no_news(bot: Bot, memory_swarm: MemorySw
 
 # --- fenced ----------------------------------------------------------------------------------------------------------
 def test_a_machine_that_is_gone_fences_its_hub_and_its_bots_wait_for_a_restore(
-    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+    bot: Bot, beside: Hub, memory_swarm: MemorySwarm, cloud: MemoryMachines
 ) -> None:
     hub = hub_of(bot)
     cloud.lose(hub.token)
@@ -211,21 +234,70 @@ def test_a_hub_whose_machine_is_listed_is_never_fenced_by_itself(
     assert hub.fenced_at is None and cloud.of(hub.token)
 
 
-def test_a_slip_of_the_cloud_s_list_fences_nothing(
-    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines, monkeypatch: pytest.MonkeyPatch
+def test_a_machine_that_is_not_listed_and_not_gone_either_fences_nothing_and_is_told_about(
+    bot: Bot, beside: Hub, memory_swarm: MemorySwarm, cloud: MemoryMachines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = cut(memory_swarm, bot)
     go_by(minutes=3)
-    real, looks = MemoryMachines.list, []
-
-    def once_empty(self: MemoryMachines) -> Any:
-        looks.append(1)
-        return [] if len(looks) == 1 else real(self)
-
-    monkeypatch.setattr(MemoryMachines, "list", once_empty)
-    passes(1)
+    real = MemoryMachines.list
+    others = lambda self: [machine for machine in real(self) if machine.token != hub.token]  # noqa: E731
+    monkeypatch.setattr(MemoryMachines, "list", others)
+    passes(2)
     hub.refresh_from_db()
-    assert len(looks) == 2 and hub.fenced_at is None
+    assert hub.fenced_at is None and cloud.of(hub.token)
+    assert Message.objects.filter(text__contains="does not say it is gone").count() == 1
+
+
+def test_an_empty_list_fences_nothing_and_is_told_about(
+    bot: Bot, beside: Hub, memory_swarm: MemorySwarm, cloud: MemoryMachines, settings: Any
+) -> None:
+    """As when the access leads to another project."""
+    settings.MAX_HUBS = 2
+    cut(memory_swarm, bot)
+    memory_swarm.cut(beside.node_id)
+    cloud.made.clear()
+    passes(1)
+    go_by(minutes=3)
+    passes(3)
+    assert not Hub.objects.exclude(fenced_at=None) and bot.pk in memory_swarm.services
+    assert Message.objects.filter(text__contains="lists no machine at all").count() == 2
+
+
+@pytest.mark.parametrize("passed", [1, 2, 9])
+def test_a_hub_that_was_fenced_by_the_cloud_s_word_and_is_back_keeps_its_machine_and_its_pubs(
+    bot: Bot, beside: Hub, memory_swarm: MemorySwarm, cloud: MemoryMachines, passed: int
+) -> None:
+    """However far its destruction has gone: the machine itself was never there to be destroyed."""
+    hub = cut(memory_swarm, bot)
+    [machine] = cloud.of(hub.token)
+    cloud.made.remove(machine)
+    passes(1)
+    go_by(minutes=3)
+    passes(passed)
+    assert Placement.objects.get(bot=bot).lost_at
+    cloud.made.append(machine)
+    memory_swarm.heal(hub.node_id)
+    jobs.destroy_hub(hub.pk)
+    passes(3)
+    hub.refresh_from_db()
+    assert (hub.state, hub.fenced_at, hub.fenced_by_cloud) == ("ready", None, False) and cloud.of(hub.token)
+    assert Placement.objects.get(bot=bot).lost_at is None and bot.pk in memory_swarm.nodes[hub.node_id].volumes
+    assert Message.objects.filter(text__contains="Its machine is back").count() == 1
+    if memory_swarm.nodes[hub.node_id].in_swarm:
+        jobs.look_at_engines()
+        passes(3)
+        bot.refresh_from_db()
+        assert (bot.status, bot.lost_at) == (Status.UP, None) and memory_swarm.running_on(bot.pk) == [hub.node_id]
+
+
+def test_a_hub_that_staff_fenced_is_destroyed_though_its_machine_is_listed(
+    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    hub = cut(memory_swarm, bot)
+    Hub.objects.filter(pk=hub.pk).update(fenced_at=timezone.now())
+    passes(6)
+    hub.refresh_from_db()
+    assert hub.state == "gone" and not cloud.of(hub.token) and Placement.objects.get(bot=bot).lost_at
 
 
 def test_a_hub_in_sight_whose_machine_the_cloud_does_not_list_is_only_reported(
@@ -257,7 +329,7 @@ def test_a_bot_on_its_way_from_a_fenced_hub_is_lost_and_one_on_its_way_to_it_sta
 
 
 def test_a_lost_bot_that_its_owner_deletes_takes_no_place(
-    bot: Bot, memory_swarm: MemorySwarm, cloud: MemoryMachines
+    bot: Bot, beside: Hub, memory_swarm: MemorySwarm, cloud: MemoryMachines
 ) -> None:
     cloud.lose(hub_of(bot).token)
     passes(2)
@@ -265,4 +337,4 @@ def test_a_lost_bot_that_its_owner_deletes_takes_no_place(
     passes(6)
     Bot.objects.filter(pk=bot.pk).update(deleted_at=timezone.now())
     passes(3)
-    assert not Hub.objects.exclude(state="gone").exists()
+    assert Hub.objects.exclude(state="gone").get() == beside

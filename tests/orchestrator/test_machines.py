@@ -67,6 +67,15 @@ def test_destroying_ends_with_nothing_left_and_may_be_asked_again(cloud: Cloud) 
     assert cloud.machines.list() == [] and cloud.paid_for(token) == 0
 
 
+def test_a_machine_is_gone_only_once_the_cloud_has_it_no_more(cloud: Cloud) -> None:
+    token = make(cloud)
+    assert not cloud.machines.is_gone(token)
+    shown(cloud, token, Power.RUNNING)
+    assert not cloud.machines.is_gone(token)
+    cloud.lose(token)
+    until("it is gone", lambda: cloud.machines.is_gone(token), every=0.5)
+
+
 def test_destroying_one_machine_leaves_the_other(cloud: Cloud) -> None:
     one, other = make(cloud, "hub-1"), make(cloud, "hub-2")
     destroy(cloud, one)
@@ -107,6 +116,8 @@ def test_a_silent_cloud_is_not_an_empty_one(cloud: Cloud) -> None:
     cloud.fall_silent()
     with pytest.raises(Unavailable):
         cloud.machines.list()
+    with pytest.raises(Unavailable):
+        cloud.machines.is_gone(token)
     with pytest.raises(Unavailable):
         cloud.machines.destroy(token)
     with pytest.raises(Unavailable):

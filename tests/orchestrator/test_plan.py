@@ -12,6 +12,7 @@ from orchestrator.planner import (
     LOST_WITH_HUB,
     NO_ROOM,
     NO_ROOM_TO_GROW,
+    NONE_LISTED,
     NOT_LISTED,
     ROOM_COMES,
     STILL_LIVED_ON,
@@ -39,6 +40,7 @@ from orchestrator.planner import (
     Saving,
     ServiceSeen,
     StartMove,
+    UnfenceHub,
     Wait,
     Wanted,
     plan,
@@ -349,6 +351,23 @@ def test_a_hub_is_fenced_once_its_machine_is_gone_and_it_has_been_out_of_sight_f
     assert FenceHub(1) in plan(wanted(1), [], actual, MANY, NOW)
     just_now = replace(actual, hubs=(replace(GONE_DARK, lost_at=NOW - timedelta(minutes=1)), OTHER))
     assert plan(wanted(1), [], just_now, MANY, NOW) == [Wait(bot(1), LOST_SIGHT)]
+
+
+def test_of_several_hubs_whose_machines_are_gone_one_is_fenced_at_a_time() -> None:
+    hubs = (GONE_DARK, replace(GONE_DARK, id=3), OTHER)
+    assert only(FenceHub, plan([], [], Actual(hubs, {}, {}), MANY, NOW)) == [FenceHub(1)]
+
+
+def test_no_hub_is_fenced_while_the_cloud_lists_no_machine_at_all() -> None:
+    hubs = (GONE_DARK, replace(GONE_DARK, id=2, lost_at=NOW))
+    assert plan([], [], Actual(hubs, {}, {}), MANY, NOW) == [Report(1, NONE_LISTED)]
+    assert FenceHub(1) in plan([], [], Actual(hubs, {}, {}, strangers=(bot(7),)), MANY, NOW)
+
+
+@pytest.mark.parametrize("state", ["ready", "draining", "destroying", "failed"])
+def test_a_fenced_hub_whose_machine_is_listed_again_is_fenced_no_more_and_never_destroyed(state: str) -> None:
+    back = replace(HUB, state=state, fenced=True, is_back=True)
+    assert plan([], [], Actual((back, OTHER), {}, {}), MANY, NOW) == [UnfenceHub(1)]
 
 
 def test_a_hub_that_answers_is_not_fenced_whatever_the_cloud_says() -> None:

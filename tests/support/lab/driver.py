@@ -40,6 +40,9 @@ class LabMachines:
             )
             (self.lab.folder / "machines" / str(token) / "first_start.pid").write_text(str(started.pid))
 
+    def is_gone(self, token: UUID) -> bool:
+        return self.lab.machine(token) is None
+
     def destroy(self, token: UUID) -> bool:
         """The first call has it done, the second one sees that it is."""
         machine = self.lab.machine(token)
