@@ -1,5 +1,7 @@
 """The lab itself, before any test builds on it: its cloud makes real machines, and leaves nothing of them."""
 
+from collections import Counter
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import docker
@@ -80,3 +82,22 @@ def test_one_that_is_destroyed_while_it_is_built_is_gone_too(lab: Lab) -> None:
     machines.connect().create(token, "hub-1", lambda: "")
     until("it is gone", lambda: machines.connect().destroy(token))
     assert machines.connect().list() == [] and str(token) not in run("ps", "-eo", "args")
+
+
+def test_a_watch_that_breaks_off_or_sleeps_fails_what_it_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off() -> Counter[str]:
+        raise FileNotFoundError("a folder that was there")
+
+    lab = Lab(tmp_path)
+    monkeypatch.setattr(lab, "copies", break_off)
+    with pytest.raises(FileNotFoundError), lab.watched():
+        pass
+
+    monkeypatch.setattr(lab, "copies", Counter)
+    with lab.watched():
+        pass
+    monkeypatch.setattr("tests.support.lab.lab.monotonic", iter([0, 600]).__next__)
+    with pytest.raises(AssertionError, match="in 600 s"), lab.watched():
+        pass

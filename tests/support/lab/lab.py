@@ -8,9 +8,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
+from time import monotonic
 from uuid import UUID, uuid4
 
 from tests.support.lab.machine import CGROUPS, Machine, run
@@ -153,21 +155,29 @@ class Lab:
 
     @contextmanager
     def watched(self) -> Iterator[Counter[str]]:
-        """Of each bot the most containers that were ever seen at one moment of the block."""
+        """Of each bot the most containers that were ever seen at one moment of the block.
+
+        A watch that broke off, or that slept, has seen nothing worth counting, and fails the block.
+        """
         most: Counter[str] = Counter()
         over = Event()
 
-        def watch() -> None:
-            while not over.wait(0.05):
+        def watch() -> int:
+            looks = 0
+            while not (looks and over.wait(0.05)):
                 most.update(self.copies() - most)  # so that each becomes the larger of both
+                looks += 1
+            return looks
 
-        thread = Thread(target=watch)
-        thread.start()
-        try:
-            yield most
-        finally:
-            over.set()
-            thread.join()
+        began = monotonic()
+        with ThreadPoolExecutor(1, "watch") as threads:
+            watching = threads.submit(watch)
+            try:
+                yield most
+            finally:
+                over.set()
+        looks, seconds = watching.result(), monotonic() - began
+        assert looks > seconds / 2, f"in {seconds:.0f} s there were only {looks} looks at what runs"
 
     def empty(self) -> None:
         """No service is left, and no machine but the manager."""

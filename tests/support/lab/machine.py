@@ -246,7 +246,7 @@ class Machine:
         """Id and labels of each container of a service that has a process, also behind a dead engine or a cut cable."""
         tops = [top for top in self._cgroups() if "pids" in top.parts or (CGROUPS / "cgroup.controllers").exists()]
         found = {}
-        for container in [folder.name for top in tops for folder in top.iterdir() if _has_process(folder)]:
+        for container in [folder.name for top in tops for folder in _inside(top) if _has_process(folder)]:
             with suppress(OSError):  # gone meanwhile, so it is not running
                 found[container] = _labels(self.disk / "docker/containers" / container / "config.v2.json")
         return {container: labels for container, labels in found.items() if "com.docker.swarm.service.name" in labels}
@@ -257,6 +257,13 @@ def _labels(config: Path) -> dict[str, str]:
     """Of a container, which never change; as its engine keeps them on disk."""
     kept: dict[str, Any] = json.loads(config.read_text())
     return kept["Config"]["Labels"] or {}
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []  # its machine lost power meanwhile
 
 
 def _has_process(cgroup: Path) -> bool:
