@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from orchestrator import dns, enrol, hubs, relay, swarm, tell
 from orchestrator.machines import MachineError
-from orchestrator.models import CARRYING, Claim, Hub, Placement, turn
+from orchestrator.models import CARRYING, Claim, ClaimLost, Hub, Placement, turn
 from orchestrator.reconcile import asked_key, run_pass, service_of
 from orchestrator.record import give_reason, note_answers
 from orchestrator.swarm import NotRunning, SwarmError
@@ -101,10 +101,12 @@ def ensure_pub_up(bot_id: str) -> None:
         if not settings.PUB_IMAGE:
             raise SwarmError("There is no pub image: `make run` builds it, or set PUB_IMAGE.")
         swarm.connect().have_image(node_id, settings.PUB_IMAGE)
+        work.claim.renew()
         if not bot.ssb_id:
             bot.ssb_id = swarm.connect().make_identity(bot.pk, node_id, settings.PUB_IMAGE)
             Bot.objects.filter(pk=bot.pk, ssb_id="").update(ssb_id=bot.ssb_id)
             live.changed(bot.pk)
+            work.claim.renew()
         if swarm.connect().put_service(service_of(bot, work.home)):
             Bot.objects.filter(pk=bot.pk).update(started_at=timezone.now())
         live.nudge()
@@ -116,6 +118,7 @@ def ensure_pub_down(bot_id: str) -> None:
     with _work_on(UUID(bot_id), though_resting=True) as work:
         if work is None or (work.bot.is_wanted and not work.home.lost_at):
             return
+        work.claim.renew()
         swarm.connect().remove_service(work.bot.pk)
         live.nudge()
 
@@ -133,12 +136,17 @@ def move_pub(bot_id: str) -> None:
         swarm.connect().have_image(target.node_id, settings.PUB_IMAGE)
         if bot.ssb_id:
             _note_feed_length(work.home)
+            work.claim.renew()
             swarm.connect().remove_service(bot.pk)
             if not swarm.connect().is_stopped(bot.pk, source.node_id):
                 return
-            swarm.connect().copy_volume(bot.pk, source.node_id, target.node_id, settings.PUB_IMAGE)
+            still_ours = work.claim.renew
+            swarm.connect().copy_volume(bot.pk, source.node_id, target.node_id, settings.PUB_IMAGE, still_ours)
+            if not swarm.connect().is_stopped(bot.pk, source.node_id):
+                # Started meanwhile, by a worker that had stood still: the copy may lack what it has said since.
+                return
         # Not if the move was called off meanwhile, or the source was fenced.
-        work.claim.ours().filter(hub=source, moving_to=target, lost_at=None).update(hub=target, moving_to=None)
+        work.claim.write(Q(hub=source, moving_to=target, lost_at=None), hub=target, moving_to=None)
         live.nudge()
 
 
@@ -171,13 +179,10 @@ def _work_on(bot_id: UUID, though_resting: bool = False) -> Iterator[Work | None
     """The bot, with nobody else working on it, or None. After a refusal, whose words staff see, it is left in peace for
     a while, longer each time.
     """
-    now = timezone.now()
     rows = Placement.objects.filter(bot=bot_id)
-    free = rows.filter(Q(claimed_until=None) | Q(claimed_until__lt=now))
-    if not though_resting:
-        free = free.filter(Q(rests_until=None) | Q(rests_until__lt=now))
-    claim = Claim(rows, "claimed_until", now + timedelta(seconds=CLAIM_SECONDS))
-    if not free.update(claimed_until=claim.until):
+    awake = Q() if though_resting else Q(rests_until=None) | Q(rests_until__lt=timezone.now())
+    claim = Claim(rows, "claimed_until", timedelta(seconds=CLAIM_SECONDS))
+    if not claim.begin(awake):
         yield None
         return
     after: dict[str, Any] = {"rests_until": None, "refusals": 0, "trouble": ""}
@@ -185,6 +190,8 @@ def _work_on(bot_id: UUID, though_resting: bool = False) -> Iterator[Work | None
     try:
         with claim.kept():
             yield Work(home.bot, home, claim)
+    except ClaimLost as lost:
+        log.error("bot %s: %s", bot_id, lost)
     except Exception as error:
         log.error("bot %s: %s", bot_id, error, exc_info=not isinstance(error, SwarmError))
         give_reason(bot_id, TROUBLE)

@@ -5,11 +5,10 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import DatabaseError, connections, models
+from django.db import Error, connections, models
 from django.db.models import Q
 from django.utils import timezone
 
@@ -113,13 +112,11 @@ class Turn(models.Model):
 @contextmanager
 def turn(name: str, seconds: int) -> Iterator[bool]:
     """Whether it is our turn. It ends with the block, or after `seconds` if the process was killed."""
-    now = timezone.now()
-    until = now + timedelta(seconds=seconds)
     Turn.objects.get_or_create(name=name)
-    if not Turn.objects.filter(Q(until=None) | Q(until__lt=now), name=name).update(until=until):
+    claim = Claim(Turn.objects.filter(name=name), "until", timedelta(seconds=seconds))
+    if not claim.begin():
         yield False
         return
-    claim = Claim(Turn.objects.filter(name=name), "until", until)
     try:
         with claim.kept():
             yield True
@@ -127,26 +124,51 @@ def turn(name: str, seconds: int) -> Iterator[bool]:
         claim.end()
 
 
-@dataclass
+ANY = Q()
+
+
+class ClaimLost(Exception):
+    """It ran out, as for a process that stood still, and somebody else works there now."""
+
+
 class Claim:
-    """Rows that nobody else works on until then."""
+    """Rows that nobody else works on for `length` at most, unless it is renewed."""
 
-    rows: models.QuerySet[Any]
-    column: str
-    until: datetime
+    def __init__(self, rows: models.QuerySet[Any], column: str, length: timedelta) -> None:
+        self.rows, self.column, self.length = rows, column, length
+        # Until when it is ours. More than one after a renewal to which the database's answer never came.
+        self._untils: set[datetime] = set()
+        # The keeper renews it while the work asks whether it is still ours.
+        self._lock = threading.RLock()
 
-    def ours(self) -> models.QuerySet[Any]:
-        """The rows, unless the claim was lost: after it has run out they may be somebody else's."""
-        return self.rows.filter(**{self.column: self.until})
+    def begin(self, only: Q = ANY) -> bool:
+        now = timezone.now()
+        free = self.rows.filter(only, Q(**{self.column: None}) | Q(**{f"{self.column}__lt": now}))
+        self._untils = {now + self.length}
+        return bool(free.update(**{self.column: now + self.length}))
+
+    def write(self, only: Q = ANY, **columns: Any) -> int:
+        """Change the rows, unless the claim was lost: after it has run out they may be somebody else's."""
+        with self._lock:
+            return self.rows.filter(only, **{f"{self.column}__in": self._untils}).update(**columns)
+
+    def renew(self) -> None:
+        """From now on it holds for its whole length; ClaimLost if it is somebody else's."""
+        with self._lock:
+            until = timezone.now() + self.length
+            self._untils.add(until)
+            if not self.write(**{self.column: until}):
+                raise ClaimLost("The claim ran out, and somebody else works on it now.")
+            self._untils = {until}
 
     def end(self, **columns: Any) -> None:
-        self.ours().update(**{self.column: None, **columns})
+        self.write(**{self.column: None, **columns})
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Renew it while the block works: so it ends soon after a kill, and never before the work does."""
         done = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=[self.until - timezone.now(), done], daemon=True)
+        keeper = threading.Thread(target=self._keep, args=[done], daemon=True)
         keeper.start()
         try:
             yield
@@ -154,15 +176,21 @@ class Claim:
             done.set()
             keeper.join()
 
-    def _keep(self, length: timedelta, done: threading.Event) -> None:
+    def _keep(self, done: threading.Event) -> None:
+        pause = self.length.total_seconds() / 3
         try:
-            while not done.wait(length.total_seconds() / 3):
-                until = timezone.now() + length
-                if self.ours().update(**{self.column: until}):
-                    self.until = until
-        except DatabaseError:
-            # It then runs out, and whoever takes over finds the work half done, as after a kill.
-            log.exception("a claim could not be renewed")
+            while not done.wait(pause):
+                pause = self.length.total_seconds() / 3
+                try:
+                    self.renew()
+                except Error:
+                    # A database that restarts is back before the claim runs out, on another connection.
+                    log.exception("a claim could not be renewed")
+                    connections.close_all()
+                    pause /= 5
+        except ClaimLost as lost:
+            # Whoever works finds out before the next thing that is done.
+            log.error("%s: %s", self.rows.model.__name__, lost)
         finally:
             connections.close_all()
 

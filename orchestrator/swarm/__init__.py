@@ -6,7 +6,7 @@ twin for a laptop without Docker and for fast tests.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -132,13 +132,19 @@ class Swarm(Protocol):
         """The Scuttlebutt id on the bot's volume; volume and identity are made there if there are none yet."""
 
     def is_stopped(self, bot_id: UUID, node_id: str) -> bool:
-        """The node's own engine says that no container of the bot runs there. Unreachable if it says nothing."""
+        """Nothing of the bot runs on the node, says its own engine, or may do so in a moment, says the swarm.
 
-    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+        Unreachable if the engine says nothing.
+        """
+
+    def copy_volume(
+        self, bot_id: UUID, source: str, target: str, image: str, still_ours: Callable[[], None] = lambda: None
+    ) -> None:
         """The bot's volume on node `target` becomes what it is on node `source`, compared by checksum.
 
         Only for a stopped bot. What was on the target is replaced; the source stays as it is. `image` is on both
-        nodes, and gives a container to reach the volumes through.
+        nodes, and gives a container to reach the volumes through. `still_ours` raises once somebody else may work on
+        the bot: nothing more is removed then.
         """
 
     def digest(self, pub: PubService) -> str:

@@ -63,6 +63,8 @@ PING_SECONDS = 3
 PINGS_SECONDS = 5  # for all engines together
 PINGS_AT_ONCE = 200
 IMAGE_SECONDS = 240
+# States of a task that runs nothing any more. One whose node is gone for good is "orphaned".
+ENDED = ("complete", "shutdown", "failed", "rejected", "orphaned")
 # More names make no address that Docker reads.
 NAMES_MAX = 200
 
@@ -239,12 +241,17 @@ class EngineSwarm:
 
     def is_stopped(self, bot_id: UUID, node_id: str) -> bool:
         its = {"label": [f"{BOT}={bot_id}"]}
+        # First the tasks: one that is assigned has no container yet, and it has none at all once it has ended.
+        if any(task["Status"]["State"] not in ENDED for task in self.manager.list("/tasks", its)):
+            return False
         return not any(map(_may_run, self._engine(node_id).list("/containers/json", its, all="true")))
 
-    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+    def copy_volume(
+        self, bot_id: UUID, source: str, target: str, image: str, still_ours: Callable[[], None] = lambda: None
+    ) -> None:
         if source == target:
             raise SwarmError("A volume is not copied onto itself.")
-        copy_volume(bot_id, self._engine(source), self._engine(target), image)
+        copy_volume(bot_id, self._engine(source), self._engine(target), image, still_ours)
 
     def digest(self, pub: PubService) -> str:
         return _digest(pub, settings.DEPLOYMENT, settings.PUB_ALLOW_PRIVATE)

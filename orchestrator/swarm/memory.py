@@ -199,14 +199,17 @@ class MemorySwarm:
         return ssb_id
 
     def is_stopped(self, bot_id: UUID, node_id: str) -> bool:
-        return bot_id not in self._answering(node_id).containers
+        return bot_id not in self._answering(node_id).containers and bot_id not in self.services
 
-    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
+    def copy_volume(
+        self, bot_id: UUID, source: str, target: str, image: str, still_ours: Callable[[], None] = lambda: None
+    ) -> None:
         before, after = self._answering(source), self._answering(target)
         if bot_id in before.containers | after.containers:
             raise SwarmError("The volume is in use.")
         if bot_id not in before.volumes:
             raise SwarmError(f"get {service_name(bot_id)}: no such volume")
+        still_ours()
         after.volumes[bot_id] = before.volumes[bot_id]
 
     def digest(self, pub: PubService) -> str:
@@ -327,8 +330,11 @@ class SlowToStop(MemorySwarm):
 class SpoilsCopies(MemorySwarm):
     """Copies of volumes never come out right, and are thrown away."""
 
-    def copy_volume(self, bot_id: UUID, source: str, target: str, image: str) -> None:
-        super().copy_volume(bot_id, source, target, image)
+    def copy_volume(
+        self, bot_id: UUID, source: str, target: str, image: str, still_ours: Callable[[], None] = lambda: None
+    ) -> None:
+        super().copy_volume(bot_id, source, target, image, still_ours)
+        still_ours()
         del self.nodes[target].volumes[bot_id]
         raise SwarmError("The copy differs from the volume that it was made of.")
 

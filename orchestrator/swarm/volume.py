@@ -6,7 +6,7 @@ The tar goes through this process in small pieces.
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 from uuid import UUID
@@ -85,7 +85,9 @@ def checked(stream: Readable, checksum: Checksum) -> Iterator[bytes]:
         yield piece
 
 
-def copy_volume(bot_id: UUID, source: Client, target: Client, image: str) -> None:
+def copy_volume(
+    bot_id: UUID, source: Client, target: Client, image: str, still_ours: Callable[[], None] = lambda: None
+) -> None:
     """Make the volume on `target` what it is on `source`; SwarmError, and none on the target, if it did not come right.
 
     The caller knows that the bot runs on neither; a volume that any container has is refused by Docker besides.
@@ -93,6 +95,7 @@ def copy_volume(bot_id: UUID, source: Client, target: Client, image: str) -> Non
     name = service_name(bot_id)
     # Mounting would make one that is not there, and an empty volume is the loss of an identity.
     source.call("GET", f"/volumes/{name}")
+    still_ours()
     _remove(target, name)
     target.call("POST", "/volumes/create", {"Name": name, "Labels": labels(bot_id)})
     try:
@@ -109,6 +112,8 @@ def copy_volume(bot_id: UUID, source: Client, target: Client, image: str) -> Non
         if sent != stored:
             raise SwarmError("The copy of the volume differs from the volume: it is thrown away.")
     except (SwarmError, tarfile.TarError) as error:
+        # Or what is on the target may be another worker's, and its only copy.
+        still_ours()
         _remove(target, name)
         if isinstance(error, SwarmError):
             raise
@@ -125,9 +130,11 @@ def _remove(engine: Client, name: str) -> None:
 @contextmanager
 def _mounted(engine: Client, bot_id: UUID, image: str) -> Iterator[str]:
     """The path of a container with the bot's volume."""
-    container = f"/containers/{service_name(bot_id)}-copy"
-    engine.call("DELETE", container, ok=(404,), force="true")
-    engine.call("POST", "/containers/create", copy_spec(bot_id, image), name=container.removeprefix("/containers/"))
+    name = f"{service_name(bot_id)}-copy"
+    engine.call("DELETE", f"/containers/{name}", ok=(404,), force="true")
+    made = engine.call("POST", "/containers/create", copy_spec(bot_id, image), name=name)
+    # By its id: another worker's, who took over, may have the name by now.
+    container = f"/containers/{made['Id']}"
     try:
         yield container
     finally:

@@ -264,6 +264,55 @@ def test_where_the_claim_was_lost_nothing_is_written(
     assert (place.hub, place.claimed_until) == (home, later)
 
 
+def test_a_worker_that_stood_still_starts_nothing_where_another_moves_it_away(
+    home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = Bot.objects.first()
+    twin.remove_service(bot.pk)
+    later = timezone.now() + timedelta(minutes=5)
+    monkeypatch.setattr(
+        MemorySwarm, "have_image", lambda *arguments: Placement.objects.filter(bot=bot).update(claimed_until=later)
+    )
+    jobs.ensure_pub_up(str(bot.pk))
+    assert bot.pk not in twin.services and Placement.objects.get(bot=bot).claimed_until == later
+
+
+def test_a_copy_that_fails_after_the_claim_was_lost_throws_nothing_away(
+    home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, SpoilsCopies(), like=twin)
+    drain(home)
+    run_pass(ask=lambda *job: None)
+    place = Placement.objects.exclude(moving_to=None).first()
+    copy = MemorySwarm.copy_volume
+    later = timezone.now() + timedelta(minutes=5)
+
+    def overtaken(self: MemorySwarm, *arguments: Any) -> None:
+        copy(self, *arguments)
+        Placement.objects.filter(pk=place.pk).update(claimed_until=later)
+
+    monkeypatch.setattr(MemorySwarm, "copy_volume", overtaken)
+    jobs.move_pub(str(place.bot_id))
+    assert place.bot_id in twin.nodes[place.moving_to.node_id].volumes
+
+
+def test_a_pub_that_was_started_during_the_copy_stays_where_it_is(
+    home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain(home)
+    run_pass(ask=lambda *job: None)
+    bot = Placement.objects.exclude(moving_to=None).first().bot_id
+    copy, service = MemorySwarm.copy_volume, twin.services[bot]
+
+    def started_meanwhile(self: MemorySwarm, *arguments: Any) -> None:
+        copy(self, *arguments)
+        self.put_service(service)
+
+    monkeypatch.setattr(MemorySwarm, "copy_volume", started_meanwhile)
+    jobs.move_pub(str(bot))
+    assert Placement.objects.get(bot=bot).hub == home and twin.running_on(bot) == [home.node_id]
+
+
 def test_the_target_may_be_lost_and_the_bot_stays_at_home(home: Hub, twin: MemorySwarm) -> None:
     drain(home)
     run_pass(ask=lambda *job: None)

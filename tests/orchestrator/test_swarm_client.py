@@ -21,10 +21,11 @@ import pytest
 from django.conf import settings
 
 from orchestrator import authority
+from orchestrator.models import ClaimLost
 from orchestrator.swarm import SwarmError, Unreachable, client, engine, volume
 from orchestrator.swarm.client import Client
 from orchestrator.swarm.engine import EngineSwarm
-from orchestrator.swarm.volume import Checksum, checked
+from orchestrator.swarm.volume import Checksum, checked, copy_volume
 
 Answer = tuple[int, Any]
 
@@ -369,3 +370,32 @@ def test_a_large_file_passes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_a_tar_is_an_error() -> None:
     with pytest.raises(tarfile.TarError):
         checksum(packed(file(body=b"x" * 100_000))[:50_000])
+
+
+class Recorder:
+    """An engine that does all that it is asked, but makes no container."""
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    def call(self, method: str, path: str, *args: Any, **more: Any) -> None:
+        if path == "/containers/create":
+            raise Unreachable("The Docker engine does not answer.")
+        if method == "DELETE" and path.startswith("/volumes/"):
+            self.removed.append(path)
+
+
+def test_who_may_be_overtaken_removes_no_copy() -> None:
+    source, target = Recorder(), Recorder()
+    answers = iter([True, False])
+
+    def still_ours() -> None:
+        if not next(answers):
+            raise ClaimLost("Somebody else works on it now.")
+
+    with pytest.raises(ClaimLost):
+        copy_volume(uuid4(), source, target, "image", still_ours)  # type: ignore[arg-type]
+    assert len(target.removed) == 1 and source.removed == []
+    with pytest.raises(Unreachable):
+        copy_volume(uuid4(), source, target, "image")  # type: ignore[arg-type]
+    assert len(target.removed) == 3, "before the copy, and after it failed"
