@@ -374,6 +374,10 @@ ENROL_MINUTES = env.number("ENROL_MINUTES", 20)
 HUB_PACKAGES = env.words("HUB_PACKAGES", "docker.io,iptables,openssl,curl,ca-certificates")
 # After two to three of these Swarm calls a node down. Pubs are pinned, so nothing is gained by haste.
 NODE_HEARTBEAT_SECONDS = env.number("NODE_HEARTBEAT_SECONDS", 20)
+if PRODUCTION and not 20 <= NODE_HEARTBEAT_SECONDS <= 40:
+    raise ImproperlyConfigured(
+        "NODE_HEARTBEAT_SECONDS must be 20 to 40: below, busy machines seem lost; above, lost ones seem well."
+    )
 
 # --- Hubs on OpenStack (MACHINES=orchestrator.machines.openstack.OpenStackMachines) ----------------------------------
 # The access is a cloud of clouds.yaml; what follows are names or ids of what that cloud offers our project.

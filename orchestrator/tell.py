@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 
 # A pub that comes back within this time has not been down in the sense of a mail.
 DOWN_BEFORE_MAIL = timedelta(seconds=60)
-# The same for a hub out of sight. One that comes and goes is told about again only after the second time.
+# The same for a hub out of sight. One that comes and goes is told about again only after hours, unless it stays away.
 LOST_BEFORE_MAIL = timedelta(minutes=2)
 LOST_AGAIN = timedelta(hours=6)
+LOST_LASTS = timedelta(minutes=15)
 # Staff read of one thing once an hour in the log, and once in so many hours in a mail, if nothing else is said.
 REPORT_SECONDS = 3600
 MAIL_HOURS = 6
@@ -61,9 +62,10 @@ def _subject(about: UUID | int | None) -> tuple[str, str]:
 
 def staff_of_loss(hub: Hub, now: datetime) -> None:
     """Once for each loss that lasts, and not again soon for a hub that comes and goes."""
-    if hub.lost_at is None or now - hub.lost_at < LOST_BEFORE_MAIL:
+    if hub.lost_at is None or (hub.told_at and hub.told_at >= hub.lost_at):
         return
-    if hub.told_at and (hub.told_at >= hub.lost_at or now - hub.told_at < LOST_AGAIN):
+    comes_and_goes = hub.told_at is not None and now - hub.told_at < LOST_AGAIN
+    if now - hub.lost_at < (LOST_LASTS if comes_and_goes else LOST_BEFORE_MAIL):
         return
     # Owners are told with staff: see `news`.
     if Hub.objects.filter(pk=hub.pk, told_at=hub.told_at).update(told_at=now):

@@ -51,6 +51,7 @@ def test_production_refuses_weak_and_embedded_values() -> None:
         "PUB_IMAGE": "pub:latest",
         "DB_PASSWORD": "buttcloud",
         "ALLOWED_HOSTS": "*",
+        "NODE_HEARTBEAT_SECONDS": "10",
         "STRIPE_SECRET_KEY": "sk_test_" + "local" * 5,
     }
     for name, value in weak.items():
