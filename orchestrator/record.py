@@ -1,12 +1,13 @@
 """Writes down what a pass has seen, in a number of queries that does not grow with the number of bots."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Q
 
@@ -20,6 +21,8 @@ from pubs.models import UNKNOWN, Bot, Status, StatusChange
 GB = 1024**3
 MOVING = "It is moving to another machine, with all that it knows. It is back in a few minutes."
 NODE_DOWN = "The swarm does not show its node as ready."
+SERVICES_KEY = "orchestrator.services"
+SERVICES_SECONDS = 10 * 60
 
 
 # --- hubs ------------------------------------------------------------------------------------------------------------
@@ -34,6 +37,7 @@ def record_hubs(world: World) -> None:
     # Not with the others: what a worker has heard meanwhile is newer than what this pass has read.
     note_answers(world.silence, at)
     Hub.objects.filter(pk__in=world.in_sight).update(seen_at=at)
+    cache.set(SERVICES_KEY, _services(world), SERVICES_SECONDS)
     for hub in world.hubs:
         if hub.state in CARRYING and not hub.fenced_at:
             tell.staff_of_loss(hub, at)
@@ -55,6 +59,17 @@ def see_hubs(world: World) -> list[Hub]:
 def note_answers(silence: Mapping[int, str], at: datetime) -> None:
     if answering := [hub for hub, words in silence.items() if not words]:
         Hub.objects.filter(pk__in=answering).update(answered_at=at)
+
+
+def _services(world: World) -> dict[int, int]:
+    """Hub → services that run on it, or would, whether we know their pubs or not."""
+    hub_of_node = {node.id: hub for hub, node in world.nodes.items()}
+    return Counter(hub_of_node[it.node_id] for it in world.sight.services if it.node_id in hub_of_node)
+
+
+def services_on(hub: Hub) -> int:
+    """As the last pass saw them: staff's deeds are done where no swarm is in reach."""
+    return cache.get(SERVICES_KEY, {}).get(hub.pk, 0)
 
 
 def _see_node(hub: Hub, world: World) -> None:

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from orchestrator.hubs import retire
 from orchestrator.machines.local import LocalMachines
 from orchestrator.models import CARRYING, COMING, Hub, HubQuerySet, Placement
+from orchestrator.record import services_on
 from pubs import live
 
 State = Hub.State
@@ -76,8 +77,8 @@ def drain(hub: Hub) -> str:
 
 
 def uncordon(hub: Hub) -> str:
-    """Call a drain off."""
-    _need(hub, [State.DRAINING])
+    """Call a drain off, or the destruction of what pubs run on, which has not begun while they do."""
+    _need(hub, [State.DRAINING, State.DESTROYING] if services_on(hub) else [State.DRAINING])
     _wrote(hub, _as_read(hub).become(State.READY))
     return f"{hub} takes pubs again. What has moved stays where it is; moves that are not done are called off."
 
@@ -88,6 +89,11 @@ def before_destroy(hub: Hub) -> str:
     _need(hub, DESTROYABLE)
     if (load := _load(hub)) and not hub.fenced_at:
         raise NotNow(f"{hub} has {load} on it: drain it first.")
+    if (strange := services_on(hub)) and not hub.fenced_at:
+        raise NotNow(
+            f"{hub} has no pub on it that we know of, but {_count(strange, 'service')} of ours: look first whose they "
+            "are. After a restore of the database, its newest rows may be missing."
+        )
     return f"The machine of {hub} is destroyed for good, with its disk. No pub lives on it."
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -16,6 +17,9 @@ from django.utils import timezone
 
 from orchestrator import staff
 from orchestrator.models import Enrolment, Hub, Placement
+from orchestrator.reconcile import run_here, run_pass
+from orchestrator.swarm import PubService
+from orchestrator.swarm.memory import MemorySwarm
 from pubs import live
 from tests.support.make import Maker
 
@@ -174,6 +178,29 @@ def test_a_pub_that_comes_while_staff_destroy_keeps_its_hub(
     with pytest.raises(CommandError, match="changed just now"):
         run("hub", "destroy", "hub-1")
     assert fresh(one).state == "ready"
+
+
+@pytest.fixture
+def haunted(hub: Any, memory_swarm: MemorySwarm) -> Hub:
+    """A hub with a service on it of a pub that no row knows."""
+    one = hub("hub-1", answered_at=timezone.now())
+    node = memory_swarm.add_node(token=one.token)
+    memory_swarm.put_service(PubService(uuid4(), "@x", node, 24000, "pubs.example", "sha256:none", 1, 0))
+    run_pass(ask=run_here)
+    return fresh(one)
+
+
+def test_a_hub_that_runs_pubs_unknown_to_us_is_not_destroyed(haunted: Hub) -> None:
+    with pytest.raises(staff.NotNow, match="no pub on it that we know of, but 1 service of ours"):
+        staff.destroy(haunted)
+    assert fresh(haunted).state == "ready"
+
+
+def test_a_destruction_that_has_not_begun_since_pubs_run_there_is_taken_back(haunted: Hub) -> None:
+    Hub.objects.update(state="destroying")
+    run_pass(ask=run_here)
+    staff.uncordon(fresh(haunted))
+    assert fresh(haunted).state == "ready"
 
 
 @pytest.mark.parametrize("late", ["drain", "destroy"])
