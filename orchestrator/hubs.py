@@ -19,7 +19,7 @@ from django.utils import timezone
 from orchestrator import enrol, machines, swarm, tell
 from orchestrator.machines import MachineError, Refused
 from orchestrator.models import CARRYING, COMING, WITHIN, Enrolment, Hub, Placement, Turn
-from orchestrator.swarm import SwarmError, Unreachable
+from orchestrator.swarm import Node, SwarmError, Unreachable
 from pubs import live
 
 log = logging.getLogger(__name__)
@@ -115,17 +115,31 @@ def _first_words(hub: Hub) -> Callable[[], str]:
 
 
 def _greet(hub: Hub) -> None:
-    """Take its node in, once it is there: marked, its engine within our reach, the pub image on it."""
-    if not hub.node_id:
+    """Take its node in, once it is there: its engine within our reach, the pub image on it, and last marked."""
+    node = next((node for node in swarm.connect().look().nodes if _is_its_node(hub, node)), None)
+    if node is None:
         return
     swarm.connect().tune()
-    swarm.connect().mark_node(hub.node_id, hub.token)
-    if silence := swarm.connect().engines([hub.node_id])[hub.node_id]:
+    if silence := swarm.connect().engines([node.id])[node.id]:
         raise Unreachable(silence)
     if settings.PUB_IMAGE:
-        swarm.connect().have_image(hub.node_id, settings.PUB_IMAGE)
+        swarm.connect().have_image(node.id, settings.PUB_IMAGE)
+    swarm.connect().mark_node(node.id, hub.token)
     enrol.close(hub)
     Hub.objects.filter(pk=hub.pk, state=State.BOOTING).become(State.READY, answered_at=timezone.now(), lost_at=None)
+
+
+def _is_its_node(hub: Hub, node: Node) -> bool:
+    """Looked at afresh, for the machine may be another than the one that the last pass saw.
+
+    Drivers that know no address have marked the node themselves.
+    """
+    if node.id != hub.node_id or not node.ready:
+        return False
+    if node.hub == hub.token:
+        return True
+    addresses = [machine.address for machine in machines.connect().list() if machine.token == hub.token]
+    return node.claims == hub.token and bool(node.address) and node.address in addresses
 
 
 def _note_trouble(hub: Hub, error: Exception) -> None:

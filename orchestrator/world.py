@@ -64,11 +64,13 @@ class World:
         return found
 
     def _is_where_it_should_be(self, hub: Hub, node: Node) -> bool:
-        """Any machine can claim to be any hub, but not have its address."""
+        """Any machine can claim to be any hub, but not have its address: without one nobody is believed."""
         machine = (self.machines or {}).get(hub.token)
-        if machine and machine.address and node.address != machine.address:
+        if machine is None or not machine.address:
+            return False
+        if node.address != machine.address:
             log.error("node %s at %s claims to be %s, which is at %s", node.id, node.address, hub, machine.address)
-        return machine is not None and node.address == (machine.address or node.address)
+        return node.address == machine.address
 
     @cached_property
     def in_sight(self) -> set[int]:

@@ -1,6 +1,7 @@
 """Hubs from the first wish to the last bill: bought, greeted, filled, emptied, destroyed; and all that goes wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -191,6 +192,37 @@ def test_who_claims_to_be_a_hub_from_elsewhere_is_not_believed(
     memory_swarm.add_node(claims=the_hub().token, address="10.66.6.6")
     passes(3)
     assert the_hub().state == "booting" and not memory_swarm.services
+
+
+def test_nobody_is_believed_while_the_cloud_has_given_no_address(
+    make: Maker, memory_swarm: MemorySwarm, use: Use
+) -> None:
+    cloud = use(NeverBoots)
+    make.bot(paid=True)
+    passes(2)
+    [made] = cloud.made
+    made.machine = replace(made.machine, address="")
+    memory_swarm.add_node(claims=the_hub().token, address="10.77.0.1")
+    passes(3)
+    assert (the_hub().state, the_hub().node_id) == ("booting", "")
+    made.machine = replace(made.machine, address="10.77.0.1")
+    passes(2)
+    assert the_hub().state == "ready"
+
+
+@pytest.mark.parametrize("change", [{"ready": False}, {"address": "10.66.6.6"}, {"claims": None}])
+def test_a_node_that_is_not_as_the_pass_saw_it_is_not_taken_in(
+    make: Maker, memory_swarm: MemorySwarm, use: Use, change: dict[str, Any]
+) -> None:
+    use(NeverBoots)
+    make.bot(paid=True)
+    passes(2)
+    node_id = memory_swarm.add_node(claims=the_hub().token, address="10.77.0.1")
+    Hub.objects.update(node_id=node_id)
+    engine = memory_swarm.nodes[node_id]
+    engine.node = replace(engine.node, **change)
+    jobs.ensure_hub(the_hub().pk)
+    assert the_hub().state == "booting" and engine.node.hub is None
 
 
 def test_the_invitation_is_void_once_the_hub_is_ready(
