@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from orchestrator import enrol, machines, swarm, tell
 from orchestrator.machines import MachineError, Refused
+from orchestrator.machines.local import LocalMachines
 from orchestrator.models import CARRYING, COMING, WITHIN, Enrolment, Hub, Placement, Turn
 from orchestrator.swarm import Node, SwarmError, Unreachable
 from pubs import live
@@ -158,20 +159,32 @@ def destroy(hub_id: int) -> None:
         if not machines.connect().destroy(hub.token):
             _see_overdue(hub)
             return
-        if hub.node_id:
-            swarm.connect().remove_node(hub.node_id)
+        _forget_nodes(hub)
         enrol.close(hub)
+    except Refused as error:
+        _note_trouble(hub, error)
+        if isinstance(machines.connect(), LocalMachines):
+            # There is no other, so that it is a hub again.
+            Hub.objects.filter(pk=hub_id, state=State.DESTROYING).become(State.READY, str(error))
+        else:
+            tell.staff(hub_id, f"It can't be destroyed, and is paid for: the cloud refuses. {error}")
+        return
     except (MachineError, SwarmError) as error:
         _note_trouble(hub, error)
         _see_overdue(hub)
-        if isinstance(error, Refused) and hub.answered_at and not hub.fenced_at:
-            # A machine that has worked and can't be destroyed may as well be used.
-            Hub.objects.filter(pk=hub_id, state=State.DESTROYING).become(State.READY, str(error))
         return
     Enrolment.objects.filter(hub=hub).delete()
     Turn.objects.filter(name=turn_name(hub_id)).delete()
     Hub.objects.filter(pk=hub_id, state=State.DESTROYING).become(State.GONE, hub.reason)
     live.nudge()
+
+
+def _forget_nodes(hub: Hub) -> None:
+    """All that the machine ever was in the swarm, those too that nobody took in; but none that is another hub's."""
+    for node in swarm.connect().look().nodes:
+        is_its = node.id == hub.node_id or node.claims == hub.token
+        if not node.is_manager_here and (node.hub == hub.token or (node.hub is None and is_its)):
+            swarm.connect().remove_node(node.id)
 
 
 def _see_overdue(hub: Hub) -> None:

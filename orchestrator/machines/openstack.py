@@ -35,8 +35,9 @@ from orchestrator.machines import Machine, MachineError, Power, Refused, Unavail
 DEPLOYMENT_KEY = "buttcloud.deployment"
 HUB_KEY = "buttcloud.hub"
 USER_DATA_MAX = 65535  # bytes in base64; Nova's own limit
-# 4xx that say nothing about what was made: time-out, conflict (with a late twin, mostly), too many requests.
-DOUBTFUL = (408, 409, 429)
+# 4xx that say nothing about the machine: our access has ended, time-out, conflict (with a late twin, mostly), too many
+# requests.
+DOUBTFUL = (401, 403, 408, 409, 429)
 POWER = {
     "BUILD": Power.BUILDING,
     "ERROR": Power.FAILED,
@@ -65,7 +66,7 @@ def _cloud_errors() -> Iterator[None]:
         raise Refused(str(error)) from error
     except (HttpException, HttpError) as error:
         status = error.status_code if isinstance(error, HttpException) else error.http_status
-        # Neutron says 409 when a quota is used up.
+        # Neutron says 409 when a quota is used up, and Nova 403.
         certain = 400 <= (status or 0) < 500 and (status not in DOUBTFUL or "uota" in str(error))
         raise (Refused if certain else Unavailable)(f"OpenStack: {error}") from error
     except (SDKException, ClientException, requests.RequestException) as error:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from mailer.models import Message
 from orchestrator import hubs, jobs, machines
-from orchestrator.machines import MachineError, Unavailable
+from orchestrator.machines import MachineError, Refused, Unavailable
 from orchestrator.machines.local import LocalMachines
 from orchestrator.machines.memory import (
     AnswersTwice,
@@ -409,6 +409,42 @@ def test_a_drain_that_takes_too_long_is_told_about_and_goes_on(
     passes(2)
     assert Message.objects.filter(text__contains="not drained").count() == 1
     assert the_hub().state == "draining" and the_hub().deadline > timezone.now() + timedelta(hours=5)
+
+
+def test_a_machine_that_the_cloud_refuses_to_destroy_is_no_hub_again_and_is_told_about(
+    make: Maker, memory_swarm: MemorySwarm, cloud: MemoryMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.user("stella", is_staff=True)
+    make.bot(paid=True)
+    passes(5)
+    Bot.objects.update(paid=False)
+    passes(2)
+    Placement.objects.all().delete()
+    Hub.objects.filter(answered_at__isnull=False).update(state="destroying")
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryMachines, "destroy", refuse)
+        passes(3)
+    assert (the_hub().state, the_hub().reason) == ("destroying", "The server is locked.")
+    assert Message.objects.filter(text__contains="The server is locked.").count() == 1
+    passes(3)
+    assert (the_hub().state, cloud.made) == ("gone", [])
+
+
+def refuse(*_: Any) -> NoReturn:
+    raise Refused("The server is locked.")
+
+
+def test_no_node_of_a_machine_that_is_gone_stays_in_the_swarm_and_no_other_hub_s_goes(
+    make: Maker, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    """One that joined after it was given up, one that was taken in, one that says that it is it, and is not."""
+    gone, other = (Hub.objects.create(name=name, state=state) for name, state in [("a", "destroying"), ("b", "ready")])
+    late = memory_swarm.add_node(claims=gone.token)
+    marked = memory_swarm.add_node(token=gone.token)
+    liar = memory_swarm.add_node(token=other.token, claims=gone.token)
+    jobs.destroy_hub(gone.pk)
+    assert {node.id for node in memory_swarm.look().nodes} & {late, marked, liar} == {liar}
+    assert Hub.objects.get(pk=gone.pk).state == "gone"
 
 
 def test_this_machine_stays_a_hub_whatever_is_asked(make: Maker, memory_swarm: MemorySwarm) -> None:
