@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from queue import Empty
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import uvicorn
 from channels.layers import get_channel_layer
@@ -40,8 +40,8 @@ class RunningSite:
         from buttcloud.asgi import application
 
         self.loop = asyncio.get_running_loop()
-        layer: Any = get_channel_layer()
-        layer.bind()
+        if (layer := get_channel_layer()) and hasattr(layer, "bind"):
+            layer.bind()
         config = uvicorn.Config(
             application, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2
         )
