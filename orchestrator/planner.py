@@ -149,7 +149,9 @@ class BuyHub:
 
 @dataclass(frozen=True, slots=True)
 class EnsureHub:
-    """Bring the hub a step nearer to ready. One that was ready before only needs its mark in the swarm again."""
+    """Bring the hub a step nearer to ready. For one that was ready before, its driver looks whether it can help: the
+    machine that we run on is marked again in a swarm that was made anew.
+    """
 
     hub: int
 

@@ -6,7 +6,8 @@ decides in planner.py.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -53,8 +54,9 @@ log = logging.getLogger(__name__)
 # After a change the next look follows soon, so that nobody waits for the clock.
 HURRY = timedelta(minutes=2)
 SETTLES = timedelta(seconds=8)
-# A job that waits in the queue, or that is worked on, is not asked for again, unless it is lost. When many bots start
-# at once they wait long, and what is asked for twice makes all wait longer.
+# A job that was asked for is not asked for again until it has ended, or for so long: it may have been lost. When many
+# bots start at once they wait long, and what is asked for twice makes all wait longer. One that is worked on for longer
+# is asked for again, finds itself claimed, and ends at once.
 ASKED_SECONDS = 60
 FAULTS = {
     Power.FAILED: "The cloud could not build its machine.",
@@ -206,6 +208,24 @@ def in_transition(bot: Bot, now: datetime) -> bool:
 def carry_out(actions: Iterable[Action], world: World, ask: Ask) -> None:
     """Write what is ours to write at once; what takes time becomes a job of its own."""
     actions = list(actions)
+    with _apart("what is written for many at once"):
+        _carry_out_together(actions, world, ask)
+    states = {hub.pk: hub.state for hub in world.hubs}
+    for action in actions:
+        with _apart(action):
+            _carry_out_one(action, states, ask)
+
+
+@contextmanager
+def _apart(what: object) -> Iterator[None]:
+    """One thing that breaks stops no other; the next pass tries it again."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s broke", what)
+
+
+def _carry_out_together(actions: list[Action], world: World, ask: Ask) -> None:
     names = {bot.pk: bot.name for bot in world.bots}
     if here := [action for action in actions if isinstance(action, Place)]:
         _ask_each(ask, "orchestrator.ensure_pub_up", places.place(here, names))
@@ -217,30 +237,31 @@ def carry_out(actions: Iterable[Action], world: World, ask: Ask) -> None:
         places.cancel_moves(stay)
     if count := actions.count(BuyHub()):
         _ask_each(ask, "orchestrator.ensure_hub", hubs.buy(count))
-    states = {hub.pk: hub.state for hub in world.hubs}
-    for action in actions:
-        match action:
-            case EnsureUp(bot):
-                ask("orchestrator.ensure_pub_up", str(bot))
-            case EnsureDown(bot):
-                ask("orchestrator.ensure_pub_down", str(bot))
-            case EnsureMoved(bot):
-                ask("orchestrator.move_pub", str(bot))
-            case EnsureHub(hub):
-                ask("orchestrator.ensure_hub", hub)
-            case GiveUpHub(hub, reason):
-                hubs.give_up(hub, reason)
-            case DestroyHub(hub):
-                if hubs.retire(hub, states[hub]):
-                    ask("orchestrator.destroy_hub", hub)
-            case FenceHub(hub):
-                ask("orchestrator.fence_hub", hub)
-            case UnfenceHub(hub):
-                hubs.unfence(hub)
-            case Adopt(stranger):
-                hubs.adopt(stranger)
-            case Report(about, reason):
-                tell.staff(about, reason)
+
+
+def _carry_out_one(action: Action, states: Mapping[int, str], ask: Ask) -> None:
+    match action:
+        case EnsureUp(bot):
+            ask("orchestrator.ensure_pub_up", str(bot))
+        case EnsureDown(bot):
+            ask("orchestrator.ensure_pub_down", str(bot))
+        case EnsureMoved(bot):
+            ask("orchestrator.move_pub", str(bot))
+        case EnsureHub(hub):
+            ask("orchestrator.ensure_hub", hub)
+        case GiveUpHub(hub, reason):
+            hubs.give_up(hub, reason)
+        case DestroyHub(hub):
+            if hubs.retire(hub, states[hub]):
+                ask("orchestrator.destroy_hub", hub)
+        case FenceHub(hub):
+            ask("orchestrator.fence_hub", hub)
+        case UnfenceHub(hub):
+            hubs.unfence(hub)
+        case Adopt(stranger):
+            hubs.adopt(stranger)
+        case Report(about, reason):
+            tell.staff(about, reason)
 
 
 def _ask_each(ask: Ask, task: str, arguments: Iterable[UUID | int]) -> None:

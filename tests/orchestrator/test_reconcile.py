@@ -219,6 +219,21 @@ def test_a_new_swarm_on_the_same_machine_gets_its_pubs_again(
     assert fresh(bot).status == Status.UP and again.services[bot.pk].node_id == "node-2"
 
 
+def test_a_step_that_breaks_stops_no_other(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bots = {str(make.bot(paid=True).pk) for _ in range(3)}
+    passes(4)
+    memory_swarm.services.clear()
+    asked: list[Any] = []
+
+    def ask(task: str, *arguments: Any) -> None:
+        asked.extend(arguments)
+        if len(asked) == 1:
+            raise RuntimeError("the queue is full")
+
+    run_pass(ask=ask)
+    assert set(asked) == bots
+
+
 def test_a_deleted_bot_is_stopped_and_its_place_is_kept(make: Maker, memory_swarm: MemorySwarm) -> None:
     bot = make.bot(paid=True)
     passes(4)
