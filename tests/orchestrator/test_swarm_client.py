@@ -191,6 +191,12 @@ def test_the_environment_has_no_say_in_whom_we_trust(far: StagedEngine, monkeypa
     assert client.engine_on(HERE).call("GET", "/info") == {"a": 1}
 
 
+def test_certificates_are_read_strictly(far: StagedEngine, settings: Any) -> None:
+    files = tuple(str(settings.ENGINE_TLS / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    assert client._context(files).verify_flags & ssl.VERIFY_X509_STRICT
+    assert client.engine_on(HERE).call("GET", "/info") == {"a": 1}
+
+
 def test_a_connection_is_kept_for_whichever_thread_asks_next(far: StagedEngine) -> None:
     for _ in range(3):
         with ThreadPoolExecutor(1) as thread:
