@@ -361,6 +361,8 @@ HUB_PLACES = 15
 # What we are ready to pay for: the plan never goes beyond it.
 MAX_HUBS = env.number("MAX_HUBS", 1)
 SPARE_PLACES = env.number("SPARE_PLACES", 0)
+# How long a drained machine is kept, with the volumes as they were, in case a pub does not start where it is now.
+DRAINED_REST_MINUTES = 10
 # How workers and the broadcaster reach the engine of each hub: a folder with ca.pem, cert.pem and key.pem.
 ENGINE_TLS = Path(env.text("ENGINE_TLS", str(VAR / "engine-tls")))
 ENGINE_PORT = env.number("ENGINE_PORT", 2376)

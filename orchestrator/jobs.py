@@ -23,11 +23,11 @@ from orchestrator import dns, enrol, hubs, relay, swarm, tell
 from orchestrator.machines import MachineError
 from orchestrator.models import CARRYING, Claim, ClaimLost, Hub, Placement, turn
 from orchestrator.reconcile import asked_key, run_pass, service_of
-from orchestrator.record import give_reason, note_answers
+from orchestrator.record import TROUBLE, give_reason, note_answers
 from orchestrator.swarm import NotRunning, SwarmError
 from orchestrator.world import ask_engines
 from pubs import live
-from pubs.models import Bot
+from pubs.models import Bot, Status
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +41,14 @@ REST_MAX = 15 * 60
 # An image or a volume may be large, and its way long.
 COPY_SECONDS = 4 * 3600
 PUBCTL_SECONDS = 25
+# It gets 30 seconds to end by itself, and then Docker ends it.
+STOPS_WITHIN = timedelta(minutes=2)
 # Names that are as they were are looked at again after that.
 NAMES_SECONDS = 60
 WEEK = 7 * 24  # hours
 NAMES_KEY = "orchestrator.names"
 
-TROUBLE = "Our machine could not do it just now. We try again by ourselves, and staff see why."
+RUNS_ON = "It was stopped, and still runs there or may do so: it is not moved before it has ended."
 
 
 def job(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -139,6 +141,8 @@ def move_pub(bot_id: str) -> None:
             work.claim.renew()
             swarm.connect().remove_service(bot.pk)
             if not swarm.connect().is_stopped(bot.pk, source.node_id):
+                if bot.status == Status.NONE and timezone.now() - bot.changed_at > STOPS_WITHIN:
+                    raise SwarmError(RUNS_ON)
                 return
             still_ours = work.claim.renew
             swarm.connect().copy_volume(bot.pk, source.node_id, target.node_id, settings.PUB_IMAGE, still_ours)

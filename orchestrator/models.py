@@ -147,7 +147,7 @@ class Claim:
         self._untils = {now + self.length}
         return bool(free.update(**{self.column: now + self.length}))
 
-    def write(self, only: Q = ANY, **columns: Any) -> int:
+    def write(self, only: Q = ANY, /, **columns: Any) -> int:
         """Change the rows, unless the claim was lost: after it has run out they may be somebody else's."""
         with self._lock:
             return self.rows.filter(only, **{f"{self.column}__in": self._untils}).update(**columns)
@@ -207,6 +207,9 @@ class Placement(models.Model):
     moving_to = models.ForeignKey(Hub, on_delete=models.PROTECT, null=True, blank=True, related_name="arrivals")
     lost_at = models.DateTimeField(
         null=True, blank=True, help_text="since when its volume is known to be lost with its hub"
+    )
+    stays_until = models.DateTimeField(
+        null=True, blank=True, help_text="its move was refused too often, and is not tried before"
     )
     min_seq = models.PositiveBigIntegerField(
         default=0, help_text="length that its feed had before a move: nothing is published below it"

@@ -5,10 +5,12 @@ Many bots are written in as few queries as one.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from orchestrator import dns, tell
 from orchestrator.models import Hub, Placement
@@ -16,6 +18,8 @@ from orchestrator.planner import CancelMove, Place, Resize, StartMove
 from pubs import live
 from pubs.models import Bot
 
+# After a move that was given up, until the next try.
+STAYS = timedelta(hours=1)
 NO_PORT = "All ports are taken. Our staff must give us more."
 
 
@@ -86,10 +90,21 @@ def start_moves(wishes: Iterable[StartMove]) -> list[UUID]:
             bots[wish.hub].append(wish.bot)
         for hub, those in bots.items():
             staying = Placement.objects.filter(bot__in=those, moving_to=None, lost_at=None)
-            staying.update(moving_to=hub)
+            staying.update(moving_to=hub, refusals=0, rests_until=None)
     return [wish.bot for wish in wishes]
 
 
 def cancel_moves(wishes: Iterable[CancelMove]) -> None:
     """Each stays where its volume is: a copy that is under way comes to nothing."""
-    Placement.objects.filter(bot__in=[wish.bot for wish in wishes]).update(moving_to=None)
+    wishes = list(wishes)
+    moving = Placement.objects.filter(bot__in=[wish.bot for wish in wishes]).exclude(moving_to=None)
+    given_up = moving.filter(bot__in=[wish.bot for wish in wishes if wish.given_up])
+    for home in given_up.select_related("hub", "moving_to"):
+        tell.staff(
+            home.bot_id,
+            f"Its move from {home.hub} to {home.moving_to} failed {home.refusals} times, and was given up for an hour; "
+            f"it runs on at {home.hub}. {home.trouble}",
+        )
+    # It is to start at once where it is.
+    given_up.update(moving_to=None, stays_until=timezone.now() + STAYS, refusals=0, rests_until=None)
+    moving.update(moving_to=None)

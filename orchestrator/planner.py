@@ -46,6 +46,7 @@ class HubSeen:
     in_sight: bool
     has_machine: bool = True  # the cloud lists it
     fault: str = ""  # the cloud's words when its machine failed
+    has_twin: bool = False  # the cloud lists two machines for it
     deadline: datetime | None = None  # when its state has taken too long
     emptied_at: datetime | None = None
     lost_at: datetime | None = None  # since when it is out of sight
@@ -59,6 +60,8 @@ class PlacementSeen:
     places: int = 1  # what it holds now, which alone counts for capacity
     moving_to: int | None = None  # where it holds as many
     lost: bool = False  # its volume went with a fenced hub: it holds nothing
+    refusals: int = 0  # of its move, in a row
+    stays: bool = False  # its move was given up a while ago
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,11 @@ class Limits:
     cool_down: timedelta = timedelta(minutes=30)
     # A hub without a machine is given up for good that long after it was lost from sight.
     fence_after: timedelta = timedelta(minutes=2)
-    moves_at_once: int = 2  # from one hub
+    # A drained one that long, with the volumes as they were, in case a pub does not start where it is now.
+    drained_rest: timedelta = timedelta(minutes=10)
+    moves_at_once: int = 2  # in the whole fleet
+    # A pub is down while its move is tried, so that after so many refusals it goes on where it is.
+    move_tries: int = 5
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -132,6 +139,7 @@ class CancelMove:
     """The bot stays where its volume is."""
 
     bot: UUID
+    given_up: bool = False  # it was tried often enough: not again for a while
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,7 @@ AT_MAXIMUM = "More machines are needed than MAX_HUBS allows."
 TOO_LATE = "It took too long."
 STILL_LIVED_ON = "It is to be destroyed, but bots live on it."
 NOT_LISTED = "It answers, but the cloud does not list its machine."
+TWIN = "It answers, and the cloud has a second machine for it, which is paid for: destroy that one in its console."
 NONE_LISTED = "It does not answer, and the cloud lists no machine at all: is it asked about the right project?"
 
 
@@ -266,12 +275,15 @@ class _Pass:
         self.actual, self.limits, self.now = actual, limits, now
         self.hubs = {hub.id: hub for hub in actual.hubs}
         self.held = _held(actual)  # hub → places; a hub with a 0 in it is lived on too
-        self.moving = Counter(home.hub for home in actual.placements.values() if home.moving_to is not None)
+        # One from a hub out of sight waits, maybe for days, and keeps no other waiting.
+        moves = (home for home in actual.placements.values() if home.moving_to is not None)
+        self.moves = sum(self._in_sight(home.hub) for home in moves)
         self.room = _Room({hub.id: hub.places - self.held[hub.id] for hub in actual.hubs if _takes_bots(hub)})
         self.serving = {service.hub for service in actual.services.values()}
         # Who found no room, and how much. None: it must leave its hub, and runs on there meanwhile.
         self.homeless: list[tuple[UUID | None, int]] = []
         self.lacks = False  # machines are missing
+        self.starts = False  # a bot is not started yet where it is
 
     def plan(self, wanted: list[Wanted], kept: list[Kept]) -> list[Action]:
         placements = self.actual.placements
@@ -309,6 +321,7 @@ class _Pass:
         if step := self._resize(bot, home, wish.places) or self._leave(bot, home):
             return step
         if service is None or service.digest != wish.digest:
+            self.starts |= service is None
             return EnsureUp(bot)
         return Wait(bot, NO_ROOM_TO_GROW) if wish.places > home.places else None
 
@@ -335,19 +348,21 @@ class _Pass:
         source = self.hubs.get(home.hub)
         if home.lost or source is None or source.state != "draining" or home.moving_to not in self.room.free:
             return CancelMove(bot)
+        if home.refusals >= self.limits.move_tries:
+            return CancelMove(bot, given_up=True)
         return EnsureMoved(bot) if source.in_sight else None
 
     def _leave(self, bot: UUID, home: PlacementSeen) -> StartMove | None:
         """From a draining hub, a few at once. The others' room is taken too, so that they find it later."""
-        if self.hubs[home.hub].state != "draining":
+        if self.hubs[home.hub].state != "draining" or home.stays:
             return None
         target = self._take(home.places)
         if target is None:
             self.homeless.append((None, home.places))
             return None
-        if self.moving[home.hub] >= self.limits.moves_at_once:
+        if self.moves >= self.limits.moves_at_once:
             return None
-        self.moving[home.hub] += 1
+        self.moves += 1
         return StartMove(bot, target)
 
     def _orphans(self, wanted: list[Wanted], kept: list[Kept]) -> list[Report]:
@@ -419,6 +434,11 @@ class _Pass:
         is_rested = self._is_past(hub.emptied_at, self.limits.cool_down)
         return is_rested and hub.id in self.room.free and self._is_empty(hub)
 
+    def _is_drained(self, hub: HubSeen) -> bool:
+        """What is not started yet may have come from here, where the volume is that is known to be good."""
+        is_rested = self._is_past(hub.emptied_at, self.limits.drained_rest)
+        return is_rested and self._is_empty(hub) and not self.starts
+
     def _is_past(self, moment: datetime | None, by: timedelta = timedelta()) -> bool:
         return moment is not None and self.now - moment >= by
 
@@ -448,11 +468,11 @@ class _Pass:
             if self._is_dead(hub) and not self._lists_any():
                 return Report(hub.id, NONE_LISTED)
             return FenceHub(hub.id) if hub.id == vanished else None
-        if hub.id == surplus or (hub.state == "draining" and self._is_empty(hub)):
+        if hub.id == surplus or (hub.state == "draining" and self._is_drained(hub)):
             return DestroyHub(hub.id)
         if not hub.in_sight:
             return EnsureHub(hub.id)
-        trouble = hub.fault if hub.has_machine else NOT_LISTED
+        trouble = (TWIN if hub.has_twin else hub.fault) if hub.has_machine else NOT_LISTED
         return Report(hub.id, trouble) if trouble else None
 
 

@@ -130,7 +130,8 @@ def make_plan(world: World) -> list[Action]:
 
 
 def limits() -> Limits:
-    return Limits(settings.HUB_PLACES, settings.SPARE_PLACES, settings.MAX_HUBS)
+    rest = timedelta(minutes=settings.DRAINED_REST_MINUTES)
+    return Limits(settings.HUB_PLACES, settings.SPARE_PLACES, settings.MAX_HUBS, drained_rest=rest)
 
 
 def actual(world: World) -> Actual:
@@ -141,16 +142,24 @@ def actual(world: World) -> Actual:
     unheard = world.machines is None
     return Actual(
         hubs=tuple(_hub_seen(hub, world, cloud.get(hub.token)) for hub in world.hubs),
-        placements={
-            bot: planner.PlacementSeen(home.hub_id, home.places, home.moving_to_id, home.lost_at is not None)
-            for bot, home in world.placements.items()
-        },
+        placements={bot: _placement_seen(home, world.sight.at) for bot, home in world.placements.items()},
         services={
             service.bot_id: planner.ServiceSeen(service.digest, hub_of_node.get(service.node_id))
             for service in world.sight.services
         },
         strangers=tuple(token for token, it in cloud.items() if token not in rows and it.power != Power.GOING),
         no_buy_until=world.sight.at + HURRY if unheard else world.no_buy_until,
+    )
+
+
+def _placement_seen(home: Placement, now: datetime) -> planner.PlacementSeen:
+    return planner.PlacementSeen(
+        hub=home.hub_id,
+        places=home.places,
+        moving_to=home.moving_to_id,
+        lost=home.lost_at is not None,
+        refusals=home.refusals,
+        stays=home.stays_until is not None and home.stays_until > now,
     )
 
 
@@ -166,6 +175,7 @@ def _hub_seen(hub: Hub, world: World, machine: Machine | None) -> planner.HubSee
         emptied_at=hub.emptied_at,
         lost_at=hub.lost_at,
         fenced=hub.fenced_at is not None,
+        has_twin=machine is not None and machine.has_twin,
         is_back=hub.fenced_by_cloud and machine is not None,
     )
 

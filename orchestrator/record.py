@@ -20,6 +20,7 @@ from pubs.models import UNKNOWN, Bot, Status, StatusChange
 
 GB = 1024**3
 MOVING = "It is moving to another machine, with all that it knows. It is back in a few minutes."
+TROUBLE = "Our machine could not do it just now. We try again by ourselves, and staff see why."
 NODE_DOWN = "The swarm does not show its node as ready."
 SERVICES_KEY = "orchestrator.services"
 SERVICES_SECONDS = 10 * 60
@@ -132,7 +133,9 @@ def _seen(bot: Bot, world: World, wait: str) -> tuple[object, ...]:
         return (address, bot.status, wait or bot.reason, since, None, bot.moving)
     moving = placement is not None and placement.moving_to_id is not None
     status = Status.NONE if service is None else Status.UP if service.healthy else Status.DOWN
-    reason = _reason(bot, service, MOVING if moving else wait)
+    if moving:
+        wait = TROUBLE if placement and placement.refusals else MOVING
+    reason = _reason(bot, service, wait)
     return (address, status, reason, None, placement and placement.lost_at, moving)
 
 

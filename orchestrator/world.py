@@ -31,7 +31,10 @@ BOT_COLUMNS = (
     *("id", "name", "paid", "switched_on", "deleted_at", "memory_gb", "restarts", "ssb_id", "address", "status"),
     *("reason", "unknown_since", "lost_at", "moving", "changed_at", "started_at", "told"),
 )
-HOME_COLUMNS = ("id", "bot_id", "hub_id", "port", "label", "places", "moving_to_id", "lost_at", "min_seq")
+HOME_COLUMNS = (
+    *("id", "bot_id", "hub_id", "port", "label", "places", "moving_to_id", "lost_at", "min_seq"),
+    *("refusals", "stays_until"),
+)
 
 
 @dataclass

@@ -27,6 +27,9 @@ os.environ.setdefault("PUB_IMAGE", built_image.read_text().strip() if built_imag
 
 from buttcloud.settings import *  # noqa: E402, F403
 
+# The test that looks at it sets it.
+DRAINED_REST_MINUTES = 0
+
 # Hashing slowly protects no test's password.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"

@@ -141,6 +141,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "stays_until",
+                    models.DateTimeField(
+                        blank=True, help_text="its move was refused too often, and is not tried before", null=True
+                    ),
+                ),
+                (
                     "min_seq",
                     models.PositiveBigIntegerField(
                         default=0, help_text="length that its feed had before a move: nothing is published below it"

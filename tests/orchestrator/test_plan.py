@@ -18,6 +18,7 @@ from orchestrator.planner import (
     STILL_LIVED_ON,
     TOO_BIG,
     TOO_LATE,
+    TWIN,
     Action,
     Actual,
     Adopt,
@@ -379,6 +380,10 @@ def test_the_clouds_complaint_about_a_machine_that_answers_is_only_reported() ->
     assert plan(wanted(1), [], living((replace(HUB, fault="ERROR"),), {1: 1}), Limits(), NOW) == [Report(1, "ERROR")]
 
 
+def test_a_second_machine_of_a_hub_that_answers_is_reported() -> None:
+    assert plan([], [], Actual((replace(HUB, has_twin=True),), {}, {}), Limits(), NOW) == [Report(1, TWIN)]
+
+
 def test_a_fenced_hub_is_destroyed_when_what_was_on_it_is_written_off() -> None:
     actual = living((replace(GONE_DARK, fenced=True), OTHER), {1: 1})
     assert FenceHub(1) in plan(wanted(1), [], actual, MANY, NOW)
@@ -455,8 +460,34 @@ def test_a_hub_that_somebody_moves_to_is_not_destroyed() -> None:
     assert not only(DestroyHub, plan([], [Kept(bot(1), places=0)], moving, MANY, NOW))
 
 
-def test_a_drained_hub_is_destroyed() -> None:
-    assert plan(wanted(1), [], living((DRAINING, OTHER), {1: 2}), MANY, NOW) == [DestroyHub(1)]
+def test_a_drained_hub_is_destroyed_after_a_rest_and_not_before() -> None:
+    drained = replace(DRAINING, emptied_at=NOW - timedelta(minutes=9))
+    actual = living((drained, OTHER), {1: 2})
+    assert plan(wanted(1), [], actual, MANY, NOW) == []
+    assert plan(wanted(1), [], actual, MANY, LATER) == [DestroyHub(1)]
+
+
+def test_a_drained_hub_stays_until_whoever_may_come_from_there_is_started() -> None:
+    actual = replace(living((replace(DRAINING, emptied_at=LONG_AGO), OTHER), {1: 2}), services={})
+    assert plan(wanted(1), [], actual, MANY, NOW) == [EnsureUp(bot(1))]
+
+
+def test_two_move_at_once_in_the_whole_fleet() -> None:
+    hubs = (DRAINING, replace(DRAINING, id=2), replace(HUB, id=3))
+    actual = living(hubs, {1: 1, 2: 1, 3: 2, 4: 2})
+    assert len(plan(wanted(1, 2, 3, 4), [], actual, MANY, NOW)) == 2
+    begun = placed(placed(actual, 1, moving_to=3), 2, moving_to=3)
+    assert not only(StartMove, plan(wanted(1, 2, 3, 4), [], begun, MANY, NOW))
+    dark = replace(begun, hubs=(replace(DRAINING, in_sight=False), *hubs[1:]))
+    assert len(only(StartMove, plan(wanted(1, 2, 3, 4), [], dark, MANY, NOW))) == 2, "who waits keeps no other waiting"
+
+
+def test_a_move_that_is_refused_again_and_again_is_given_up_and_the_bot_runs_on_for_a_while() -> None:
+    moving = replace(placed(living((DRAINING, OTHER), {1: 1}), 1, moving_to=2, refusals=4), services={})
+    assert plan(wanted(1), [], moving, MANY, NOW) == [EnsureMoved(bot(1))]
+    assert plan(wanted(1), [], placed(moving, 1, refusals=5), MANY, NOW) == [CancelMove(bot(1), given_up=True)]
+    stays = placed(moving, 1, moving_to=None, stays=True)
+    assert plan(wanted(1), [], stays, MANY, NOW) == [EnsureUp(bot(1))]
 
 
 # --- consolidation ---------------------------------------------------------------------------------------------------

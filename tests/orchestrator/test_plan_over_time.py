@@ -356,6 +356,8 @@ class World(RuleBasedStateMachine):
             assert is_rested or hub.places < HUB_PLACES, "One is bought, and another one goes"
             assert hub.emptied_at and self.now - hub.emptied_at >= self.limits.cool_down, "It was lived on just now"
             self.is_surplus_gone = True
+        if hub.state == "draining" and not hub.fenced:
+            assert hub.emptied_at and self.now - hub.emptied_at >= self.limits.drained_rest, "Its last one just left"
         if hub.state in ("destroying", "failed"):
             hub.machine, hub.state = None, "gone"
         else:
