@@ -254,10 +254,11 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
         return links(stripe_links(bot))
 
     def do(self, request: HttpRequest, bots: QuerySet[Bot], deed: Callable[[Bot], None], word: str) -> None:
-        alive = [bot for bot in bots if bot.deleted_at is None]
-        for bot in alive:
+        # What waits for a restore can't be asked for anything.
+        there = [bot for bot in bots if bot.deleted_at is None and bot.lost_at is None]
+        for bot in there:
             deed(bot)
-        self.message_user(request, f"{word}: {len(alive)} of {len(bots)} pubs.")
+        self.message_user(request, f"{word}: {len(there)} of {len(bots)} pubs.")
 
     @admin.action(description="Look again now", permissions=["deed"])
     def look_again(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:

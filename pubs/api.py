@@ -240,21 +240,24 @@ class PubViewSet(
     @action(detail=True, methods=["post"])
     def start(self, request: Request, pk: str) -> Response:
         bot = self.get_object()
-        bot.start()
+        with refusals_told():
+            bot.start()
         return Response(self.get_serializer(bot).data)
 
     @extend_schema(description="Switch a pub off. It keeps its data, and its subscription goes on.", request=None)
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
         bot = self.get_object()
-        bot.stop()
+        with refusals_told():
+            bot.stop()
         return Response(self.get_serializer(bot).data)
 
     @extend_schema(description="Restart a running pub; it is away for a few seconds.", request=None)
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
         bot = self.get_object()
-        bot.restart()
+        with refusals_told():
+            bot.restart()
         return Response(self.get_serializer(bot).data)
 
     @extend_schema(

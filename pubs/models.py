@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models.functions import Now
 from django.urls import reverse
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 NAME_MAX = 64
+WAITS_FOR_RESTORE = "The machine that it lived on is lost. Until we have restored it, it can't be started or stopped."
 NAME_TAKEN = "You already have a pub with this name. Choose another one."
 
 
@@ -187,13 +188,19 @@ class Bot(models.Model):
             raise
 
     def start(self) -> None:
-        self._write(switched_on=True)
+        self._wish(switched_on=True)
 
     def stop(self) -> None:
-        self._write(switched_on=False)
+        self._wish(switched_on=False)
 
     def restart(self) -> None:
-        self._write(restarts=models.F("restarts") + 1)
+        self._wish(restarts=models.F("restarts") + 1)
+
+    def _wish(self, **columns: Any) -> None:
+        """ValidationError while nothing can be done about it."""
+        if self.lost_at:
+            raise ValidationError({NON_FIELD_ERRORS: WAITS_FOR_RESTORE})
+        self._write(**columns)
 
     def delete_softly(self) -> None:
         """It stops and is no longer shown; its volume is kept, and billing ends its subscription."""

@@ -26,7 +26,7 @@ UP = Shown("up", "good", "People can connect to it and join with your invites.")
 STARTING = Shown("starting", "busy", "We are getting it ready. There is nothing you need to do.")
 DOWN = Shown("down", "bad", "It does not answer right now. It is being started again by itself.")
 MOVING = Shown("moving", "busy", "It is down for a short while. There is nothing you need to do.")
-LOST = Shown("lost", "bad", "It does not run. Its name, its address and its Scuttlebutt id are kept for it.")
+LOST = Shown("lost", "bad", "It does not run before we restore it. Its name, address and Scuttlebutt id are kept.")
 STOPPED = Shown("stopped", "off", "You stopped it. Everything in it is kept, and you can start it at any time.")
 STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is kept.")
 NOT_PAID = Shown("not paid yet", "todo", "Pay, and it starts by itself within a minute.")
@@ -42,10 +42,10 @@ def shown(bot: Bot) -> Shown:
         return STOPPING
     if not bot.paid:
         return _without_payment(bot)
-    if not bot.switched_on:
-        return STOPPED
     if bot.lost_at:
         return LOST
+    if not bot.switched_on:
+        return STOPPED
     if bot.status == Status.UP:
         return UP
     if bot.moving:

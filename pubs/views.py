@@ -1,5 +1,6 @@
 """The customer's pages. The look-up of the bot is the permission; what is done, the bot does itself."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -86,25 +87,30 @@ def pub_page(request: AuthenticatedRequest, bot: Bot, **bound: Any) -> HttpRespo
 @login_required
 @require_POST
 def start(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
-    bot = own(request, pk)
-    bot.start()
-    return redirect(bot)
+    return wish(request, pk, Bot.start)
 
 
 @login_required
 @require_POST
 def stop(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
-    bot = own(request, pk)
-    bot.stop()
-    return redirect(bot)
+    return wish(request, pk, Bot.stop)
 
 
 @login_required
 @require_POST
 def restart(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
+    return wish(request, pk, Bot.restart, "Your pub restarts. Nothing in it is lost.")
+
+
+def wish(request: AuthenticatedRequest, pk: UUID, deed: Callable[[Bot], None], done: str = "") -> HttpResponse:
     bot = own(request, pk)
-    bot.restart()
-    messages.success(request, "Your pub restarts. Nothing in it is lost.")
+    try:
+        deed(bot)
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
+    else:
+        if done:
+            messages.success(request, done)
     return redirect(bot)
 
 

@@ -1,15 +1,19 @@
 """A pub's page, live."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
+from accounts.models import User
 from pubs.models import Bot
 from tests.browser.conftest import look_again
 from tests.browser.swarm import StagedSwarm
+from tests.support.make import Maker
 from tests.support.site import RunningSite
 from tests.support.wait import until
 
@@ -101,3 +105,16 @@ def test_a_pub_is_shown_at_its_best_on_desktop_and_phone(
     page.goto("/")
     page.screenshot(path=album / "landing.png")
     assert all(0 < picture.stat().st_size < 200_000 for picture in album.glob("*.png"))
+
+
+def test_beside_a_pub_that_nobody_sees_nothing_is_green(
+    page: Page, make: Maker, sign_in: Callable[[User], User]
+) -> None:
+    bot = make.bot(sign_in(make.user()), paid=True, status="up", seen_at=timezone.now())
+    page.goto(bot.get_absolute_url())
+    expect(page.locator("#link")).to_have_text("live")
+    expect(page.locator(".badge.good").filter(visible=True)).to_have_count(2)
+    Bot.objects.update(unknown_since=timezone.now())
+    page.reload()
+    expect(page.locator("#link")).to_have_text("live")
+    expect(page.locator(".badge.good").filter(visible=True)).to_have_count(0)

@@ -173,8 +173,8 @@ def act(staff: Client, action: str, *bots: Bot) -> str:
 
 
 def test_staff_stop_start_and_restart(staff: Client, make: Maker) -> None:
-    bot, gone = make.bot(), make.bot(deleted_at=timezone.now())
-    assert "Switched off: 1 of 2 pubs." in act(staff, "stop", bot, gone)
+    bot, gone, lost = make.bot(), make.bot(deleted_at=timezone.now()), make.bot(lost_at=timezone.now())
+    assert "Switched off: 1 of 3 pubs." in act(staff, "stop", bot, gone, lost)
     bot.refresh_from_db()
     assert not bot.switched_on
     act(staff, "start", bot)

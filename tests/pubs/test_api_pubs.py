@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from pubs import live
-from pubs.models import Bot
+from pubs.models import WAITS_FOR_RESTORE, Bot
 from tests.support.make import Maker
 
 PUBS = "/api/v1/pubs/"
@@ -133,6 +133,14 @@ def test_stop_start_and_restart_are_wishes_that_nudge(api: APIClient, bot: Bot, 
     assert api.post(f"{PUBS}{bot.pk}/restart/").status_code == 200
     bot.refresh_from_db()
     assert (bot.switched_on, bot.restarts, len(nudges)) == (True, 1, 3)
+
+
+@pytest.mark.parametrize("wish", ["start", "stop", "restart"])
+def test_a_pub_that_waits_for_a_restore_takes_no_wish(api: APIClient, bot: Bot, nudges: list[str], wish: str) -> None:
+    Bot.objects.update(lost_at=timezone.now())
+    refused = api.post(f"{PUBS}{bot.pk}/{wish}/")
+    assert (refused.status_code, refused.json()) == (400, {"non_field_errors": [WAITS_FOR_RESTORE]})
+    assert not nudges
 
 
 def test_a_deleted_pub_is_gone_from_everywhere(api: APIClient, bot: Bot, nudges: list[str]) -> None:

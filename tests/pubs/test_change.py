@@ -1,15 +1,17 @@
 """Start, stop, restart, rename, delete: each writes its own column, tells open pages, and asks for a pass."""
 
+from html import unescape
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from pubs import live
-from pubs.models import NAME_TAKEN, Bot
+from pubs.models import NAME_TAKEN, WAITS_FOR_RESTORE, Bot
 from tests.support.make import Maker
 
 
@@ -46,6 +48,16 @@ def test_each_restart_counts_one(client: Client, make: Maker, told: list[UUID | 
     post(client, bot, "restart")
     post(client, bot, "restart")
     assert (bot.restarts, told) == (2, [bot.pk, "pass"] * 2)
+
+
+@pytest.mark.parametrize("deed", ["start", "stop", "restart"])
+def test_a_pub_that_waits_for_a_restore_says_so_instead(
+    client: Client, make: Maker, told: list[UUID | str], deed: str
+) -> None:
+    bot = make.bot(paid=True, lost_at=timezone.now())
+    assert post(client, bot, deed) == 302
+    assert WAITS_FOR_RESTORE in unescape(client.get(bot.get_absolute_url()).content.decode())
+    assert (bot.switched_on, bot.restarts, told) == (True, 0, [])
 
 
 def test_a_deed_leaves_the_columns_of_others_alone(make: Maker) -> None:

@@ -42,7 +42,7 @@ def page(client: Client, bot: Bot) -> str:
         ("up", {"paid": True, "status": "up", "moving": True}),
         ("moving", {"paid": True, "moving": True}),
         ("lost", {"paid": True, "lost_at": NOW()}),
-        ("stopped", {"paid": True, "lost_at": NOW(), "switched_on": False}),
+        ("lost", {"paid": True, "lost_at": NOW(), "switched_on": False}),
         ("stopping", {"paid": True, "status": "up", "switched_on": False}),
         ("stopped", {"paid": True, "switched_on": False}),
         ("stopping", {"status": "up", "paid_status": "canceled"}),
@@ -84,6 +84,7 @@ def test_a_pub_on_a_machine_out_of_sight_is_unknown_since_then(client: Client, m
     bot = make.bot(paid=True, status="up", seen_at=since, unknown_since=since)
     assert is_stale(bot)
     text = page(client, bot)
+    assert "What you ask of it now is done when we see it again." in text
     assert "data-stale" in text and f"out of our sight since {since:%-d %B, %H:%M} UTC" in text
     cards = client.get(reverse("pubs:list")).content.decode()
     assert "badge unknown" in cards and f"since {since:%-d %B, %H:%M} UTC" in cards
@@ -92,6 +93,14 @@ def test_a_pub_on_a_machine_out_of_sight_is_unknown_since_then(client: Client, m
 def test_a_pub_that_waits_for_a_restore_says_so_and_shows_no_steps(client: Client, make: Maker) -> None:
     text = page(client, make.bot(paid=True, lost_at=NOW(), reason="Waiting until it is restored from a backup."))
     assert "restored from a backup" in text and "Steps to a running pub" not in text
+
+
+@pytest.mark.parametrize("switched_on", [True, False])
+def test_a_pub_that_waits_for_a_restore_offers_nothing_that_would_do_nothing(
+    client: Client, make: Maker, switched_on: bool
+) -> None:
+    text = page(client, make.bot(paid=True, lost_at=NOW(), switched_on=switched_on))
+    assert not [name for name in ("start", "stop", "restart") if f'<button id="{name}"' in text]
 
 
 def test_a_pub_just_seen_is_not_stale(client: Client, make: Maker) -> None:
