@@ -17,7 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from orchestrator import authority, machines, swarm
+from orchestrator import authority, machines, swarm, tell
 from orchestrator.machines import Machine, Power
 from orchestrator.machines.first_start import cloud_config
 from orchestrator.models import Enrolment, Hub
@@ -139,9 +139,9 @@ def _give_reasons(reported: Iterable[Enrolment]) -> None:
 
 
 def _say(enrolment: Enrolment, reason: str) -> None:
-    """On the hub's row, once."""
-    if Hub.objects.filter(pk=enrolment.hub_id).exclude(reason=reason).update(reason=reason):
-        log.error("%s: %s", enrolment.hub, reason)
+    """On the hub's row, and to staff at once: it may be somebody else than its machine that asks."""
+    Hub.objects.filter(pk=enrolment.hub_id).update(reason=reason[:500])
+    tell.staff(enrolment.hub_id, reason)
 
 
 def close(hub: Hub) -> None:

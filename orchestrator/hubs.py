@@ -67,6 +67,10 @@ def give_up(hub_id: int, reason: str) -> None:
     """It did not come, or not in time. What there is of it is destroyed."""
     now = timezone.now()
     coming = Hub.objects.filter(pk=hub_id, state__in=COMING)
+    known = coming.values_list("reason", flat=True).first() or ""
+    if known not in reason:
+        # What went wrong on the way may be the cause, or more than that.
+        reason = f"{reason} {known}"
     if coming.become(State.FAILED, reason, deadline=now, failed_at=now):
         tell.staff(hub_id, f"It was given up. {reason}")
 

@@ -19,12 +19,14 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from orchestrator import authority, enrol, machines, swarm
+from mailer.models import Message
+from orchestrator import authority, enrol, hubs, machines, swarm
 from orchestrator.machines import Power
 from orchestrator.machines.memory import MemoryMachines
 from orchestrator.models import Enrolment, Hub
 from orchestrator.swarm.memory import MemorySwarm
 from tests.support.machine import FreshMachine
+from tests.support.make import Maker
 
 pytestmark = pytest.mark.django_db
 
@@ -191,14 +193,21 @@ def test_the_same_machine_may_ask_again_and_gets_the_same(machine: FreshMachine)
     assert post(machine, "enrol", machine.request("/CN=again")).content == first.content
 
 
-def test_a_second_key_is_refused_and_staff_read_of_it(machine: FreshMachine, hub: Hub, tmp_path: Path) -> None:
+def test_a_second_key_is_refused_and_staff_are_told_and_read_of_it_to_the_end(
+    machine: FreshMachine, hub: Hub, tmp_path: Path, make: Maker
+) -> None:
+    make.user("stella", is_staff=True)
     ask(machine)
     thief = FreshMachine(machine.user_data, tmp_path / "thief")
     assert ask(thief).status_code == 403
     enrol.answer_requests()
     assert ask(thief).status_code == 403
-    assert "A second machine, at 127.0.0.1, asked for its certificate" in reason(hub)
+    alarm = "A second machine, at 127.0.0.1, asked for its certificate"
+    assert alarm in reason(hub)
+    assert Message.objects.filter(text__contains=alarm).count() == 1
     assert ask(machine).status_code == 200
+    hubs.give_up(hub.pk, "It took too long.")
+    assert "It took too long." in reason(hub) and alarm in reason(hub)
 
 
 def test_a_machine_that_the_cloud_does_not_know_gets_nothing(
