@@ -46,13 +46,14 @@ class Machine:
     public_address: str = ""  # where peers reach it
     created: datetime | None = None
     fault: str = ""  # the cloud's words on why it failed
+    has_twin: bool = False  # there is another one with its token, by mishap
 
 
 class Driver(Protocol):
     """A cloud. Each deed may be done twice; each may raise MachineError."""
 
     def list(self) -> list[Machine]:
-        """Every machine that bears our deployment's mark, one a token; twins are settled by `create` and `destroy`."""
+        """Every machine that bears our deployment's mark, one a token, whatever is odd about others."""
 
     def create(self, token: UUID, name: str, user_data: Callable[[], str]) -> None:
         """Have a machine with this token made, if the cloud has none; returns before it has booted.

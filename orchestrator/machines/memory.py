@@ -43,8 +43,12 @@ class MemoryMachines:
     def list(self) -> list[Machine]:
         with self.lock:
             self._time_passes()
-            # Backwards, so that of twins the first one made is shown.
-            return list({made.machine.token: made.machine for made in reversed(self.made)}.values())
+            seen: dict[UUID, Machine] = {}
+            for made in self.made:
+                # Of twins the first one made is shown.
+                token = made.machine.token
+                seen[token] = replace(seen[token], has_twin=True) if token in seen else made.machine
+            return list(seen.values())
 
     def create(self, token: UUID, name: str, user_data: Callable[[], str]) -> None:
         with self.lock:

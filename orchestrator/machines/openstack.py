@@ -14,9 +14,11 @@ Needed besides: one caller a token at a time, which is the jobs' business.
 
 import base64
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -31,6 +33,8 @@ from openstack.exceptions import ConfigException, DuplicateResource, HttpExcepti
 from openstack.network.v2.port import Port
 
 from orchestrator.machines import Machine, MachineError, Power, Refused, Unavailable
+
+log = logging.getLogger(__name__)
 
 DEPLOYMENT_KEY = "buttcloud.deployment"
 HUB_KEY = "buttcloud.hub"
@@ -53,7 +57,7 @@ POWER = {
 ONCE: dict[str, Any] = {
     f"{service}_{kind}_retries": 0 for service in ("compute", "network") for kind in ("connect", "status_code")
 }
-# Of twins, the first of these stays.
+# Of twins, the first of these is shown.
 BEST_FIRST = (Power.RUNNING, Power.BUILDING, Power.STOPPED, Power.FAILED, Power.GOING)
 
 
@@ -71,7 +75,7 @@ def _cloud_errors() -> Iterator[None]:
         raise (Refused if certain else Unavailable)(f"OpenStack: {error}") from error
     except (SDKException, ClientException, requests.RequestException) as error:
         raise Unavailable(f"OpenStack does not answer: {error}") from error
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unavailable(f"OpenStack's answer can't be understood: {error!r}") from error
 
 
@@ -86,17 +90,28 @@ class OpenStackMachines:
     # --- the driver ---
 
     def list(self) -> list[Machine]:
-        # Of twins, the best is the last one written.
-        return list({machine.token: machine for machine in map(_machine, reversed(self._servers()))}.values())
+        seen: dict[UUID, Machine] = {}
+        for server in self._servers():
+            try:
+                machine = _machine(server)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                # `is_gone` and `destroy` count it all the same.
+                log.exception("the cloud shows machine %s in a way that can't be understood", server.id)
+                continue
+            # Of twins, the best is the first.
+            twin = seen.get(machine.token)
+            seen[machine.token] = replace(twin, has_twin=True) if twin else machine
+        return list(seen.values())
 
     def create(self, token: UUID, name: str, user_data: Callable[[], str]) -> None:
         if servers := self._servers(token):
-            self._settle(servers)
+            self._settle(token, servers)
             return
+        words = user_data()  # who gives none wants no machine, so that nothing is made for one
         port_id = self._claim(token, name)
         self._give_public_address(token, port_id)
         try:
-            self._make(self._wanted(token, name, port_id, user_data()))
+            self._make(self._wanted(token, name, port_id, words))
         except MachineError:
             # The port may be taken because a request that was given up came through after all.
             if not self._servers(token):
@@ -127,10 +142,14 @@ class OpenStackMachines:
         asked = [server for server in ours if token in (None, _token(server))]
         return sorted(asked, key=lambda server: (BEST_FIRST.index(_power(server)), server.created_at or "", server.id))
 
-    def _settle(self, servers: Sequence[Server]) -> None:
-        """Only once one runs: until then nobody knows which of them got the port."""
-        if _power(servers[0]) is Power.RUNNING:
-            self._delete(servers[1:])
+    @_cloud_errors()
+    def _settle(self, token: UUID, servers: Sequence[Server]) -> None:
+        """Of twins, the one that got the port stays: only once it runs, for until then it may lose the port again."""
+        if len(servers) == 1:
+            return
+        holders = [port.device_id for port in self._ours("ports", token)]
+        if any(server.id in holders and _power(server) is Power.RUNNING for server in servers):
+            self._delete([server for server in servers if server.id not in holders])
 
     @_cloud_errors()
     def _delete(self, servers: Sequence[Server]) -> None:

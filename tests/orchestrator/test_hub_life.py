@@ -151,6 +151,18 @@ def test_an_answer_that_was_lost_leaves_one_machine(make: Maker, memory_swarm: M
     assert (states(), len(cloud.made)) == (["ready"], 1)
 
 
+def test_a_twin_that_comes_when_the_hub_is_ready_is_told_about_and_costs_no_pub(
+    make: Maker, memory_swarm: MemorySwarm, cloud: MemoryMachines
+) -> None:
+    make.user("stella", is_staff=True)
+    make.bot(paid=True)
+    passes(6)
+    cloud.strange(the_hub().token)
+    passes(3)
+    assert Message.objects.filter(text__contains="a second machine").count() == 1
+    assert Bot.objects.get().status == Status.UP and len(cloud.made) == 2
+
+
 def test_a_cloud_that_forgot_is_asked_again(make: Maker, memory_swarm: MemorySwarm, use: Use) -> None:
     use(Forgets)
     make.bot(paid=True)

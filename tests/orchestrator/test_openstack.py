@@ -6,12 +6,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import pytest
+from openstack.compute.v2.server import Server
 
 from orchestrator.machines import Power, Refused, Unavailable
 from orchestrator.machines.openstack import OpenStackMachines
@@ -143,6 +145,71 @@ def test_a_machine_made_by_hand_with_our_mark_is_a_stranger_that_can_be_destroye
     assert stranger.name == "by-hand"
     destroy(cloud, stranger.token)
     assert [machine.token for machine in cloud.machines.list()] == [known.token]
+
+
+def test_nothing_is_made_for_a_machine_that_nobody_has_words_for(cloud: OpenStackCloud) -> None:
+    token = uuid4()
+
+    def refuse() -> NoReturn:
+        raise Refused("Its volumes went with it.")
+
+    with pytest.raises(Refused, match="volumes"):
+        cloud.machines.create(token, "hub-1", refuse)
+    assert not on_network(cloud, "ports", token)
+
+
+def test_in_another_project_no_machine_is_gone(cloud: OpenStackCloud) -> None:
+    """There it is not listed, and its claim is not there either."""
+    assert cloud.machines.list() == [] and not cloud.machines.is_gone(uuid4())
+
+
+def test_a_machine_that_is_not_listed_is_not_gone_while_its_claim_is_held(cloud: OpenStackCloud) -> None:
+    token = make(cloud)
+    shown(cloud, token, Power.RUNNING)
+    [server] = cloud.servers(token)
+    cloud.admin.compute.set_server_metadata(server, **{"buttcloud.deployment": "hidden"})
+    assert cloud.machines.list() == [] and not cloud.machines.is_gone(token)
+    cloud.admin.compute.set_server_metadata(server, **{"buttcloud.deployment": cloud.settings.DEPLOYMENT})
+
+
+def test_a_cloud_that_does_not_reach_all_of_its_machines_says_nothing_about_any(
+    cloud: OpenStackCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Nova shows what is in a cell that is down: without name, marks and addresses."""
+    token = make(cloud)
+    shown_by_nova = [Server(id=str(uuid4()), status="UNKNOWN")]
+    monkeypatch.setattr(type(cloud.machines._cloud.compute), "servers", lambda self: iter(shown_by_nova))
+    for ask in (cloud.machines.list, partial(cloud.machines.is_gone, token), partial(cloud.machines.destroy, token)):
+        with pytest.raises(Unavailable, match="can't reach all"):
+            ask()
+    monkeypatch.undo()
+
+
+def test_a_machine_that_makes_no_sense_hides_no_other(cloud: OpenStackCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = make(cloud)
+    real = type(cloud.machines._cloud.compute).servers
+    marks = {"buttcloud.deployment": cloud.settings.DEPLOYMENT, "buttcloud.hub": str(uuid4())}
+    odd = Server(id="odd", name="odd", status="ACTIVE", metadata=marks, created_at="yesterday")
+    monkeypatch.setattr(type(cloud.machines._cloud.compute), "servers", lambda self: iter([odd, *real(self)]))
+    assert [machine.token for machine in cloud.machines.list()] == [token]
+    monkeypatch.undo()
+
+
+def test_of_twins_the_one_that_has_the_port_stays(cloud: OpenStackCloud) -> None:
+    token = make(cloud)
+    machine = shown(cloud, token, Power.RUNNING)
+    compute = cloud.machines._cloud.compute
+    compute.create_server(
+        name="twin",
+        flavor_id=compute.find_flavor("hub", ignore_missing=False).id,
+        image_id=cloud.machines._cloud.image.find_image("debian-13", ignore_missing=False).id,
+        networks="none",
+        metadata={"buttcloud.deployment": cloud.settings.DEPLOYMENT, "buttcloud.hub": str(token)},
+    )
+    assert [machine.has_twin for machine in cloud.machines.list()] == [True]
+    cloud.machines.create(token, "hub-1", not_wanted)
+    until("the twin is gone", lambda: cloud.paid_for(token) == 1, every=0.5)
+    assert cloud.machines.list() == [machine]
 
 
 def test_peers_reach_a_machine_at_a_floating_address_that_goes_with_it(cloud: OpenStackCloud) -> None:
