@@ -193,6 +193,23 @@ def test_pubs_on_a_hub_that_is_back_are_taken_as_they_are(bot: Bot, memory_swarm
     assert bot.status_changes.count() == changes and mails("pub_is_up") == 2, "its owner hears that it is seen again"
 
 
+def test_a_machine_that_joined_anew_has_its_pubs_back_once_staff_removed_their_old_services(
+    bot: Bot, memory_swarm: MemorySwarm
+) -> None:
+    hub = hub_of(bot)
+    memory_swarm.cut(hub.node_id)
+    old = memory_swarm.nodes[hub.node_id]
+    old.containers.clear()
+    new = memory_swarm.add_node(token=hub.token, claims=hub.token, address=old.node.address)
+    memory_swarm.nodes[new].volumes = old.volumes
+    passes(2)
+    assert Message.objects.filter(text__contains="pinned to another machine").count() == 1
+    memory_swarm.remove_service(bot.pk)
+    passes(3)
+    bot.refresh_from_db()
+    assert bot.status == Status.UP and memory_swarm.running_on(bot.pk) == [new]
+
+
 def test_a_stopped_bot_on_a_lost_hub_is_no_news(bot: Bot, memory_swarm: MemorySwarm) -> None:
     Bot.objects.update(switched_on=False)
     passes(2)
