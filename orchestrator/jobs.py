@@ -93,7 +93,7 @@ def _soon() -> None:
 
 
 # --- pubs ------------------------------------------------------------------------------------------------------------
-@job("orchestrator.ensure_pub_up")
+@job("orchestrator.ensure_pub_up", time_limit=COPY_SECONDS)
 def ensure_pub_up(bot_id: str) -> None:
     """Image first, then the identity, stored before the service that bears it; then the service."""
     with _work_on(UUID(bot_id)) as work:
@@ -102,7 +102,8 @@ def ensure_pub_up(bot_id: str) -> None:
         bot, node_id = work.bot, work.home.hub.node_id
         if not settings.PUB_IMAGE:
             raise SwarmError("There is no pub image: `make run` builds it, or set PUB_IMAGE.")
-        swarm.connect().have_image(node_id, settings.PUB_IMAGE)
+        if not _have_image(node_id):
+            return
         work.claim.renew()
         if not bot.ssb_id:
             bot.ssb_id = swarm.connect().make_identity(bot.pk, node_id, settings.PUB_IMAGE)
@@ -111,17 +112,29 @@ def ensure_pub_up(bot_id: str) -> None:
             work.claim.renew()
         if swarm.connect().put_service(service_of(bot, work.home)):
             Bot.objects.filter(pk=bot.pk).update(started_at=timezone.now())
+        work.is_done = True
         live.nudge()
+
+
+def _have_image(node_id: str) -> bool:
+    """The pub image is there now. It is large, so one worker brings it; for the others it is not there yet."""
+    if swarm.connect().has_image(node_id, settings.PUB_IMAGE):
+        return True
+    with turn(f"image {node_id}"[:40], CLAIM_SECONDS) as ours:
+        if ours:
+            swarm.connect().have_image(node_id, settings.PUB_IMAGE)
+        return ours
 
 
 @job("orchestrator.ensure_pub_down")
 def ensure_pub_down(bot_id: str) -> None:
     """The service goes, the volume stays. A start that was refused keeps no stop waiting."""
-    with _work_on(UUID(bot_id), though_resting=True) as work:
+    with _work_on(UUID(bot_id), is_stop=True) as work:
         if work is None or (work.bot.is_wanted and not work.home.lost_at):
             return
         work.claim.renew()
         swarm.connect().remove_service(work.bot.pk)
+        work.is_done = True
         live.nudge()
 
 
@@ -135,7 +148,8 @@ def move_pub(bot_id: str) -> None:
         if work is None or work.home.lost_at or work.home.moving_to is None:
             return
         bot, source, target = work.bot, work.home.hub, work.home.moving_to
-        swarm.connect().have_image(target.node_id, settings.PUB_IMAGE)
+        if not _have_image(target.node_id):
+            return
         if bot.ssb_id:
             _note_feed_length(work.home)
             work.claim.renew()
@@ -151,6 +165,7 @@ def move_pub(bot_id: str) -> None:
                 return
         # Not if the move was called off meanwhile, or the source was fenced.
         work.claim.write(Q(hub=source, moving_to=target, lost_at=None), hub=target, moving_to=None)
+        work.is_done = True
         live.nudge()
 
 
@@ -169,37 +184,45 @@ def _note_feed_length(home: Placement) -> None:
     Placement.objects.filter(pk=home.pk, min_seq__lt=sequence).update(min_seq=sequence)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
     """A bot with its home, and the claim under which nobody else works on it."""
 
     bot: Bot
     home: Placement
     claim: Claim
+    # What was only looked at says nothing about what was refused before.
+    is_done: bool = False
 
 
 @contextmanager
-def _work_on(bot_id: UUID, though_resting: bool = False) -> Iterator[Work | None]:
+def _work_on(bot_id: UUID, is_stop: bool = False) -> Iterator[Work | None]:
     """The bot, with nobody else working on it, or None. After a refusal, whose words staff see, it is left in peace for
-    a while, longer each time.
+    a while, longer each time; a stop only after a refused stop.
     """
     rows = Placement.objects.filter(bot=bot_id)
-    awake = Q() if though_resting else Q(rests_until=None) | Q(rests_until__lt=timezone.now())
+    stop_rests = f"orchestrator.stop_rests.{bot_id}"
+    awake = Q() if is_stop else Q(rests_until=None) | Q(rests_until__lt=timezone.now())
     claim = Claim(rows, "claimed_until", timedelta(seconds=CLAIM_SECONDS))
-    if not claim.begin(awake):
+    if (is_stop and cache.get(stop_rests)) or not claim.begin(awake):
         yield None
         return
-    after: dict[str, Any] = {"rests_until": None, "refusals": 0, "trouble": ""}
+    after: dict[str, Any] = {}
     home = rows.select_related("bot", "hub", "moving_to").get()
     try:
         with claim.kept():
-            yield Work(home.bot, home, claim)
+            work = Work(home.bot, home, claim)
+            yield work
+        if work.is_done:
+            after = {"rests_until": None, "refusals": 0, "trouble": ""}
     except ClaimLost as lost:
         log.error("bot %s: %s", bot_id, lost)
     except Exception as error:
         log.error("bot %s: %s", bot_id, error, exc_info=not isinstance(error, SwarmError))
         give_reason(bot_id, TROUBLE)
         rest = min(REST_MAX, REST_SECONDS * 2 ** min(home.refusals, 10))
+        if is_stop:
+            cache.set(stop_rests, 1, rest)
         until = timezone.now() + timedelta(seconds=rest)
         after = {"rests_until": until, "refusals": F("refusals") + 1, "trouble": str(error)[:500]}
     finally:

@@ -114,6 +114,9 @@ class Swarm(Protocol):
     def engines(self, node_ids: Iterable[str]) -> dict[str, str]:
         """Node → "" if its own engine answers, or why it does not. All at once, in a few seconds at most."""
 
+    def has_image(self, node_id: str, image: str) -> bool:
+        """Whether the image is on the node."""
+
     def have_image(self, node_id: str, image: str) -> None:
         """The image is on the node: pulled if it is named by digest, brought from the manager's engine if by id."""
 

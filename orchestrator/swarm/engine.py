@@ -185,6 +185,9 @@ class EngineSwarm:
             return str(error)
         return ""
 
+    def has_image(self, node_id: str, image: str) -> bool:
+        return _has_image(self._engine(node_id), image)
+
     def have_image(self, node_id: str, image: str) -> None:
         engine = self._engine(node_id)
         if _has_image(engine, image):

@@ -173,6 +173,9 @@ class MemorySwarm:
             return str(error)
         return ""
 
+    def has_image(self, node_id: str, image: str) -> bool:
+        return self._has_image(self._answering(node_id), image)
+
     def have_image(self, node_id: str, image: str) -> None:
         self._answering(node_id).images.add(image)
 

@@ -10,10 +10,11 @@ from uuid import UUID
 import pytest
 from django.utils import timezone
 
+from mailer.models import Message
 from orchestrator import jobs
 from orchestrator.models import Hub, Placement
 from orchestrator.reconcile import run_here, run_pass
-from orchestrator.record import MOVING
+from orchestrator.record import MOVING, TROUBLE
 from orchestrator.swarm import Output
 from orchestrator.swarm.memory import MemorySwarm, SlowToStop, SpoilsCopies
 from pubs.models import Bot, Status
@@ -133,6 +134,51 @@ def test_a_copy_that_went_wrong_is_made_again_and_the_bot_waits_longer_each_time
     assert Bot.objects.filter(status="up").count() == 3 and not Placement.objects.exclude(refusals=0).exists()
 
 
+def test_a_move_that_does_not_succeed_is_given_up_and_the_pub_is_up_where_it_was(
+    home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch, make: Maker
+) -> None:
+    make.user("stella", is_staff=True)
+    use(monkeypatch, SpoilsCopies(), like=twin)
+    drain(home)
+    passes(3)
+    place = Placement.objects.exclude(moving_to=None).first()
+    assert Bot.objects.get(pk=place.bot_id).reason == TROUBLE
+    for _ in range(20):
+        Placement.objects.update(rests_until=None)
+        passes(1)
+    assert not Placement.objects.exclude(moving_to=None).exists() and not Placement.objects.exclude(hub=home).exists()
+    assert Bot.objects.filter(status="up", reason="").count() == 3
+    assert "differs" in Message.objects.filter(text__contains="was given up for an hour").first().text
+    use(monkeypatch, MemorySwarm(), like=twin)
+    Placement.objects.update(stays_until=timezone.now())
+    passes(14)
+    assert not Placement.objects.filter(hub=home).exists() and Bot.objects.filter(status="up").count() == 3
+
+
+def test_one_that_does_not_stop_for_minutes_is_trouble(
+    home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, SlowToStop(), like=twin)
+    drain(home)
+    passes(4)
+    assert not Placement.objects.exclude(refusals=0).exists(), "it takes its time"
+    Bot.objects.filter(status=Status.NONE).update(changed_at=timezone.now() - timedelta(minutes=3))
+    passes(1)
+    place = Placement.objects.exclude(moving_to=None).first()
+    assert (place.refusals, place.trouble) == (1, jobs.RUNS_ON)
+
+
+def test_a_drained_hub_is_kept_for_a_while_with_its_volumes(home: Hub, twin: MemorySwarm, settings: Any) -> None:
+    settings.DRAINED_REST_MINUTES = 10
+    drain(home)
+    passes(14)
+    assert not Placement.objects.filter(hub=home).exists()
+    assert Hub.objects.get(pk=home.pk).state == "draining" and len(twin.nodes[home.node_id].volumes) == 3
+    Hub.objects.filter(pk=home.pk).update(emptied_at=timezone.now() - timedelta(minutes=11))
+    passes(3)
+    assert Hub.objects.get(pk=home.pk).state == "gone"
+
+
 def test_a_move_that_is_called_off_in_the_middle_of_the_copy_does_not_happen(
     home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +237,7 @@ class Killed(BaseException):
     """The worker is gone: nothing of what it would have done next is done."""
 
 
-STEPS = ["have_image", "run", "remove_service", "is_stopped", "copy_volume"]
+STEPS = ["has_image", "run", "remove_service", "is_stopped", "copy_volume"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -270,9 +316,11 @@ def test_a_worker_that_stood_still_starts_nothing_where_another_moves_it_away(
     bot = Bot.objects.first()
     twin.remove_service(bot.pk)
     later = timezone.now() + timedelta(minutes=5)
-    monkeypatch.setattr(
-        MemorySwarm, "have_image", lambda *arguments: Placement.objects.filter(bot=bot).update(claimed_until=later)
-    )
+
+    def stands_still(*arguments: Any) -> bool:
+        return bool(Placement.objects.filter(bot=bot).update(claimed_until=later))
+
+    monkeypatch.setattr(MemorySwarm, "has_image", stands_still)
     jobs.ensure_pub_up(str(bot.pk))
     assert bot.pk not in twin.services and Placement.objects.get(bot=bot).claimed_until == later
 
@@ -294,6 +342,29 @@ def test_a_copy_that_fails_after_the_claim_was_lost_throws_nothing_away(
     monkeypatch.setattr(MemorySwarm, "copy_volume", overtaken)
     jobs.move_pub(str(place.bot_id))
     assert place.bot_id in twin.nodes[place.moving_to.node_id].volumes
+
+
+def test_one_worker_brings_a_new_image_to_a_hub_and_the_others_do_not_wait(
+    home: Hub, twin: MemorySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = Bot.objects.all()
+    twin.nodes[home.node_id].images.clear()
+    for bot in (first, *others):
+        twin.remove_service(bot.pk)
+    bring, brought = MemorySwarm.have_image, []
+
+    def meanwhile(self: MemorySwarm, *arguments: Any) -> None:
+        brought.append(arguments)
+        for bot in others:
+            jobs.ensure_pub_up(str(bot.pk))
+        bring(self, *arguments)
+
+    monkeypatch.setattr(MemorySwarm, "have_image", meanwhile)
+    jobs.ensure_pub_up(str(first.pk))
+    assert len(brought) == 1 and list(twin.services) == [first.pk]
+    passes(2)
+    assert len(brought) == 1 and len(twin.services) == 3
+    assert jobs.ensure_pub_up.time_limit == jobs.ensure_hub.time_limit, "it may be the one that brings it"
 
 
 def test_a_pub_that_was_started_during_the_copy_stays_where_it_is(

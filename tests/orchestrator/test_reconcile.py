@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -17,6 +18,7 @@ from orchestrator import jobs, planner, swarm
 from orchestrator.models import Hub, Placement, Turn, turn
 from orchestrator.reconcile import run_here, run_pass
 from orchestrator.record import in_plain_words
+from orchestrator.swarm import SwarmError
 from orchestrator.swarm.memory import GB, MemorySwarm, NeverHealthy, NodeDown, Refusing, Silent
 from pubs.models import Bot, Status
 from tests.support.make import Maker
@@ -205,6 +207,34 @@ def test_a_refusal_by_docker_reaches_the_owner_and_is_tried_again(
     Placement.objects.update(rests_until=timezone.now() - timedelta(seconds=1))
     passes(2)
     assert fresh(bot).status == Status.UP and fresh(bot).reason == ""
+
+
+def test_a_refused_stop_rests_too(make: Maker, memory_swarm: MemorySwarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    Bot.objects.update(switched_on=False)
+    tries = []
+
+    def refuse(self: MemorySwarm, bot_id: UUID) -> None:
+        tries.append(bot_id)
+        raise SwarmError("rpc error: code = DeadlineExceeded")
+
+    with monkeypatch.context() as context:
+        context.setattr(MemorySwarm, "remove_service", refuse)
+        passes(3)
+        assert tries == [bot.pk]
+    cache.delete(f"orchestrator.stop_rests.{bot.pk}")
+    passes(2)
+    assert not memory_swarm.services and fresh(bot).placement.refusals == 0
+
+
+def test_a_job_that_finds_nothing_to_do_forgets_no_refusal(make: Maker, memory_swarm: MemorySwarm) -> None:
+    bot = make.bot(paid=True)
+    passes(4)
+    Placement.objects.update(refusals=3, trouble="no space left on device")
+    jobs.ensure_pub_down(str(bot.pk))
+    jobs.move_pub(str(bot.pk))
+    assert (fresh(bot).placement.refusals, fresh(bot).placement.trouble) == (3, "no space left on device")
 
 
 def test_a_new_swarm_on_the_same_machine_gets_its_pubs_again(
