@@ -122,7 +122,7 @@ def openstack_cloud(
         yield OpenStackCloud(machines, nova, openstack.connect(cloud="lab-admin"), settings)
         nova.mishaps.clear()
         for machine in machines.list():
-            until("the test's machine is gone", lambda token=machine.token: is_gone(machines, token), every=0.5)
+            until("the test's machine is gone", lambda token=machine.token: is_gone(machines, token), 180, 0.5)
 
 
 def is_gone(machines: Any, token: UUID) -> bool:
