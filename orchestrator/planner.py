@@ -46,11 +46,11 @@ class HubSeen:
     in_sight: bool
     has_machine: bool = True  # the cloud lists it
     fault: str = ""  # the cloud's words when its machine failed
-    has_twin: bool = False  # the cloud lists two machines for it
     deadline: datetime | None = None  # when its state has taken too long
     emptied_at: datetime | None = None
     lost_at: datetime | None = None  # since when it is out of sight
     fenced: bool = False  # its machine is known to be off for good
+    has_twin: bool = False  # the cloud lists two machines for it
     is_back: bool = False  # it is fenced because the cloud had no machine for it, and now the cloud lists it
 
 

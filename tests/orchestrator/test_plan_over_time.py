@@ -39,6 +39,7 @@ from orchestrator.planner import (
     Resize,
     ServiceSeen,
     StartMove,
+    UnfenceHub,
     Wait,
     Wanted,
     plan,
@@ -67,6 +68,8 @@ class Hub:
     emptied_at: datetime | None = None
     lost_at: datetime | None = None
     fenced: bool = False
+    is_back: bool = False
+    hidden: Machine | None = None  # it runs, and the cloud says that it has none
     adopted: bool = False
 
 
@@ -205,6 +208,23 @@ class World(RuleBasedStateMachine):
         self.changed()
         data.draw(st.sampled_from(self.in_state("booting", "ready", "draining"))).machine = None
 
+    @precondition(lambda self: self.in_state("ready", "draining"))
+    @rule(data=st.data())
+    def hide_a_machine(self, data: st.DataObject) -> None:
+        """It is cut off, and the cloud is certain that it is gone, which is not true."""
+        self.changed()
+        hub = data.draw(st.sampled_from(self.in_state("ready", "draining")))
+        hub.machine, hub.hidden = None, hub.machine or hub.hidden
+
+    @rule()
+    def hidden_machines_return(self) -> None:
+        self.changed()
+        for hub in self.hubs.values():
+            if hub.hidden and hub.state != "gone":
+                hub.machine, hub.hidden = hub.hidden, None
+                hub.is_back = hub.fenced
+        self.forget_removed_services()
+
     @rule()
     def a_stranger_appears(self) -> None:
         self.changed()
@@ -251,6 +271,7 @@ class World(RuleBasedStateMachine):
                     hub.emptied_at,
                     hub.lost_at,
                     hub.fenced,
+                    is_back=hub.is_back,
                 )
             )
         return Actual(tuple(hubs), dict(self.placements), dict(self.services), tuple(self.strangers), self.no_buy_until)
@@ -299,6 +320,8 @@ class World(RuleBasedStateMachine):
                 case FenceHub(hub):
                     assert self.hubs[hub].machine is None or self.hubs[hub].fenced
                     self.fence(self.hubs[hub])
+                case UnfenceHub(hub):
+                    self.unfence(self.hubs[hub])
                 case Adopt(stranger):
                     number = len(self.hubs) + 1
                     self.hubs[number] = Hub(number, "failed", self.now + 10 * MINUTE, adopted=True)
@@ -350,6 +373,7 @@ class World(RuleBasedStateMachine):
     def destroy(self, hub: Hub) -> None:
         assert hub.id not in self.lived_on(), "A machine was destroyed on which somebody lives"
         assert not hub.machine or not hub.machine.running or hub.fenced
+        assert not hub.is_back, "A machine that is back was destroyed"
         if hub.state == "ready" and not hub.fenced:
             # One that came too small may go as soon as the next is there.
             is_rested = self.now - self.bought_at >= self.limits.cool_down
@@ -369,6 +393,15 @@ class World(RuleBasedStateMachine):
             if home.hub == hub.id:
                 self.placements[bot] = replace(home, lost=True)
 
+    def unfence(self, hub: Hub) -> None:
+        self.changed()
+        hub.fenced = hub.is_back = False
+        if hub.state not in ("ready", "draining"):
+            hub.state, hub.deadline = "ready", None
+        for bot, home in self.placements.items():
+            if home.hub == hub.id:
+                self.placements[bot] = replace(home, lost=False)
+
     # --- what must be true at any moment ---
     @invariant()
     def never(self) -> None:
@@ -379,7 +412,8 @@ class World(RuleBasedStateMachine):
             if home.moving_to is not None:
                 held[home.moving_to] += home.places
         assert all(held[hub.id] <= hub.places for hub in self.hubs.values()), "A hub is over its capacity"
-        running = Counter(bot for hub in self.hubs.values() if hub.machine for bot in hub.machine.running)
+        machines = [machine for hub in self.hubs.values() for machine in (hub.machine, hub.hidden) if machine]
+        running = Counter(bot for machine in machines for bot in machine.running)
         assert max(running.values(), default=0) <= 1, "A bot runs twice"
         assert all(self.placements[bot].hub == service.hub for bot, service in self.services.items()), "No volume there"
 
@@ -388,10 +422,12 @@ class World(RuleBasedStateMachine):
         """When the mishaps are over, passes come to rest, and all that can be up is up."""
         if not hasattr(self, "limits"):
             return
-        self.changed()
+        self.hidden_machines_return()
         for hub in self.hubs.values():
             if hub.machine:
                 hub.machine.is_cut = False
+            elif hub.state in ("ready", "draining"):
+                self.fence(hub)  # staff look: the planner does not, while no machine at all is listed
         self.forget_removed_services()
         self.next_machine = Machine(self.now)
         actions, quiet = self.plan(), 0
