@@ -73,20 +73,19 @@ def real_swarm(engine: docker.DockerClient, settings: Any) -> EngineSwarm:
 
 @pytest.fixture(scope="session")
 def lab_room() -> Iterator[Lab]:
-    """One lab for all tests: its switch, its manager, and on that the small pub's image."""
+    """One lab for all tests: its switch and its manager."""
     if reason := labs.why_not():
         pytest.skip(reason)
     lab = labs.open_lab()
     try:
         lab.build()
-        make_small_pub(lab.manager)
         yield lab
     finally:
         lab.close()
 
 
 @pytest.fixture
-def lab(lab_room: Lab, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def lab(lab_room: Lab, small_pub: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """The code under test talks to the lab's swarm, buys its machines there, and fills them with small pubs."""
     monkeypatch.setenv("DOCKER_HOST", lab_room.manager.url)
     monkeypatch.setenv("LAB", str(lab_room.folder))
@@ -94,11 +93,16 @@ def lab(lab_room: Lab, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterat
     settings.MACHINES = "tests.support.lab.driver.LabMachines"
     settings.ENGINE_TLS = lab_room.tls
     settings.NODE_HEARTBEAT_SECONDS = labs.HEARTBEAT_SECONDS
-    settings.PUB_IMAGE = lab_room.manager.engine.images.get("small-pub:lab").id
+    settings.PUB_IMAGE = small_pub
     swarm._connect.cache_clear()
     machines._connect.cache_clear()
     yield lab_room
     lab_room.empty()
+
+
+@pytest.fixture(scope="session")
+def small_pub(lab_room: Lab) -> str:
+    return make_small_pub(lab_room.manager)
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,18 @@
 """Staff drain a hub: its real pubs move with all that they are, and then its machine goes."""
 
-import json
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 
-from orchestrator import swarm
 from orchestrator.models import Hub
 from orchestrator.swarm import service_name
 from pubs.models import Bot
 from tests.support.lab.lab import Lab
-from tests.support.lab.loop import all_up, home, machine_of, nothing_to_do, passes_until
+from tests.support.lab.loop import all_up, asked, feed_length, home, machine_of, nothing_to_do, passes_until
 from tests.support.make import Maker
-from tests.support.wait import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def asked(bot: Bot, command: str) -> Any:
-    """What the pub itself says."""
-    said = swarm.connect().run(service_name(bot.pk), ["pubctl", command], timeout=30)
-    return json.loads(said.stdout)["result"]
 
 
 def test_three_pubs_of_a_drained_hub_keep_volume_identity_feed_port_and_address(
@@ -33,9 +24,7 @@ def test_three_pubs_of_a_drained_hub_keep_volume_identity_feed_port_and_address(
     old = home(bots[0]).hub
     assert {home(bot).hub for bot in bots} == {old}
     # Its name was published at its first start: a feed that a fork would show in.
-    lengths = {
-        bot.pk: until("its name is published", lambda bot=bot: asked(bot, "feed.head")["sequence"]) for bot in bots
-    }
+    lengths = {bot.pk: feed_length(bot) for bot in bots}
     before = {bot.pk: (bot.ssb_id, bot.address, home(bot).port) for bot in Bot.objects.all()}
 
     call_command("hub", "drain", old.name)

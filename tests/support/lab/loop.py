@@ -1,21 +1,23 @@
 """The loop in tests on the lab: passes, with their jobs done by some workers at a time as in production."""
 
+import json
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from django.db import connections
 from django.db.models import F
 from docker.errors import APIError
 from docker.models.volumes import Volume
 
-from orchestrator import jobs  # noqa: F401  (so that they can be asked for)
+from orchestrator import jobs, swarm  # noqa: F401  (jobs, so that they can be asked for)
 from orchestrator.models import Hub, Placement
 from orchestrator.planner import Action, Report, Wait
 from orchestrator.reconcile import run_here, run_pass
-from orchestrator.swarm import service_name
+from orchestrator.swarm import NotRunning, service_name
 from pubs.models import Bot, Status
 from tests.support.lab.lab import Lab
 from tests.support.lab.machine import Machine
@@ -97,6 +99,23 @@ def _is_removed(volume: Volume) -> bool:
     except APIError:
         return False
     return True
+
+
+def asked(bot: Bot, command: str) -> Any:
+    """What the pub itself says, once it runs."""
+
+    def ask() -> str:
+        try:
+            return swarm.connect().run(service_name(bot.pk), ["pubctl", command], timeout=30).stdout
+        except NotRunning:
+            return ""
+
+    return json.loads(until("the pub is asked", ask))["result"]
+
+
+def feed_length(bot: Bot) -> int:
+    """Once anything is published."""
+    return until("its feed has begun", lambda: int(asked(bot, "feed.head")["sequence"]))
 
 
 def identity(lab: Lab, bot: Bot) -> str:
