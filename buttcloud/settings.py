@@ -152,6 +152,10 @@ else:
     }
 
 REDIS_URL = secret("REDIS_URL", embedded="")
+if urlsplit(REDIS_URL).path.strip("/"):
+    raise ImproperlyConfigured(
+        "REDIS_URL names no database, for we use three of them: like redis://:PASSWORD@HOST:6379"
+    )
 if REDIS_URL:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{REDIS_URL}/2"}}
     CHANNEL_LAYERS = {

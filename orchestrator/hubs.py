@@ -34,6 +34,11 @@ def turn_name(hub_id: int) -> str:
     return f"hub {hub_id}"
 
 
+def image_turn_name(node_id: str) -> str:
+    """Under which one job at a time brings the pub image to the node."""
+    return f"image {node_id}"[:40]
+
+
 def is_lived_on(hub_id: int) -> bool:
     """Something is there, or on its way there, that could be lost."""
     return Placement.objects.filter(Q(hub=hub_id) | Q(moving_to=hub_id), lost_at=None).exists()
@@ -178,7 +183,7 @@ def destroy(hub_id: int) -> None:
         _see_overdue(hub)
         return
     Enrolment.objects.filter(hub=hub).delete()
-    Turn.objects.filter(name=turn_name(hub_id)).delete()
+    Turn.objects.filter(name__in=[turn_name(hub_id), image_turn_name(hub.node_id)]).delete()
     Hub.objects.filter(pk=hub_id, state=State.DESTROYING).become(State.GONE, hub.reason)
     live.nudge()
 

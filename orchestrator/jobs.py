@@ -120,7 +120,7 @@ def _have_image(node_id: str) -> bool:
     """The pub image is there now. It is large, so one worker brings it; for the others it is not there yet."""
     if swarm.connect().has_image(node_id, settings.PUB_IMAGE):
         return True
-    with turn(f"image {node_id}"[:40], CLAIM_SECONDS) as ours:
+    with turn(hubs.image_turn_name(node_id), CLAIM_SECONDS) as ours:
         if ours:
             swarm.connect().have_image(node_id, settings.PUB_IMAGE)
         return ours

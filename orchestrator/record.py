@@ -22,6 +22,9 @@ GB = 1024**3
 MOVING = "It is moving to another machine, with all that it knows. It is back in a few minutes."
 TROUBLE = "Our machine could not do it just now. We try again by ourselves, and staff see why."
 NODE_DOWN = "The swarm does not show its node as ready."
+OVERDUE_DRAIN = (
+    "It is not drained yet, though it had its time: some bots found no room, can't move, or have not started there."
+)
 SERVICES_KEY = "orchestrator.services"
 SERVICES_SECONDS = 10 * 60
 
@@ -95,7 +98,7 @@ def _see_loss(hub: Hub, world: World) -> None:
 
 def _see_overdue_drain(hub: Hub, at: datetime) -> None:
     if hub.state == Hub.State.DRAINING and hub.deadline and hub.deadline < at:
-        tell.staff(hub.pk, "It is not drained yet, though it had its time: some bots found no room, or can't move.")
+        tell.staff(hub.pk, OVERDUE_DRAIN)
         Hub.objects.filter(pk=hub.pk, state=hub.state).become(hub.state, hub.reason)
 
 

@@ -52,6 +52,7 @@ def test_production_refuses_weak_and_embedded_values() -> None:
         "DB_PASSWORD": "buttcloud",
         "ALLOWED_HOSTS": "*",
         "NODE_HEARTBEAT_SECONDS": "10",
+        "REDIS_URL": "redis://redis.example/0",
         "STRIPE_SECRET_KEY": "sk_test_" + "local" * 5,
     }
     for name, value in weak.items():
