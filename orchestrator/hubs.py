@@ -12,6 +12,7 @@ from typing import NoReturn
 from uuid import UUID
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -27,6 +28,11 @@ log = logging.getLogger(__name__)
 
 State = Hub.State
 QUARANTINE = timedelta(minutes=10)
+# A cloud that says no again and again is left in peace: from the third time on, twice as long each time.
+PATIENCE = 2
+REST_SECONDS = 15
+REST_MAX = 15 * 60
+DAY = 24 * 3600
 
 
 def turn_name(hub_id: int) -> str:
@@ -96,7 +102,7 @@ def retire(hub_id: int, state: str, reason: str = "") -> bool:
 def ensure(hub_id: int) -> None:
     """The next step of a hub on its way to ready, or of one that has lost its mark in the swarm."""
     hub = Hub.objects.filter(pk=hub_id, state__in=(*COMING, *CARRYING)).first()
-    if hub is None:
+    if hub is None or _rests(hub):
         return
     try:
         machines.connect().create(hub.token, hub.name, _first_words(hub))
@@ -112,6 +118,7 @@ def ensure(hub_id: int) -> None:
     except (MachineError, SwarmError) as error:
         _note_trouble(hub, error)
     else:
+        cache.delete(_refusals_key(hub))
         live.nudge()
 
 
@@ -155,12 +162,32 @@ def _is_its_node(hub: Hub, node: Node) -> bool:
 def _note_trouble(hub: Hub, error: Exception) -> None:
     log.error("%s: %s", hub, error)
     Hub.objects.filter(pk=hub.pk, state=hub.state).update(reason=str(error)[:500])
+    if not isinstance(error, MachineError):
+        return
+    cache.add(_refusals_key(hub), 0, DAY)
+    refusals = cache.incr(_refusals_key(hub))
+    if refusals > PATIENCE:
+        rest = min(REST_MAX, REST_SECONDS * 2 ** min(refusals - PATIENCE - 1, 10))
+        cache.set(_rest_key(hub), 1, rest)
+
+
+def _rests(hub: Hub) -> bool:
+    return cache.get(_rest_key(hub)) is not None
+
+
+# In the cache: lost, it is only asked sooner. By state, for what is asked of the cloud then is something else.
+def _rest_key(hub: Hub) -> str:
+    return f"orchestrator.hub_rests.{hub.pk}.{hub.state}"
+
+
+def _refusals_key(hub: Hub) -> str:
+    return f"orchestrator.hub_refusals.{hub.pk}.{hub.state}"
 
 
 def destroy(hub_id: int) -> None:
     """First the machine, and only once it is gone its node: one that is forgotten while it lives runs its pubs on."""
     hub = Hub.objects.filter(pk=hub_id, state=State.DESTROYING).first()
-    if hub is None or is_lived_on(hub_id):
+    if hub is None or is_lived_on(hub_id) or _rests(hub):
         return
     try:
         if hub.fenced_by_cloud and _is_listed(hub):

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import pytest
+from django.core.cache import cache
 from django.db.models import F
 from django.utils import timezone
 
@@ -435,7 +436,7 @@ def test_a_machine_that_the_cloud_refuses_to_destroy_is_no_hub_again_and_is_told
     Hub.objects.filter(answered_at__isnull=False).update(state="destroying")
     with monkeypatch.context() as broken:
         broken.setattr(MemoryMachines, "destroy", refuse)
-        passes(3)
+        passes(2)
     assert (the_hub().state, the_hub().reason) == ("destroying", "The server is locked.")
     assert Message.objects.filter(text__contains="The server is locked.").count() == 1
     passes(3)
@@ -532,3 +533,25 @@ def test_a_cloud_that_breaks_in_its_own_way_is_no_end_of_the_pass(
     make.bot(paid=True)
     passes(2)
     assert (the_hub().state, the_hub().reason) == ("requested", "Something in words for staff.")
+
+
+def test_a_cloud_that_goes_on_refusing_is_left_in_peace_for_a_while(
+    cloud: MemoryMachines, db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub.objects.create(name="hub-1", state=State.DESTROYING)
+    asked = []
+
+    def refuse(token: UUID) -> bool:
+        asked.append(token)
+        raise Unavailable("The cloud is away.")
+
+    monkeypatch.setattr(cloud, "destroy", refuse)
+    for _ in range(6):
+        jobs.destroy_hub(hub.pk)
+    assert len(asked) == 3
+    cache.delete(hubs._rest_key(hub))
+    jobs.destroy_hub(hub.pk)
+    jobs.destroy_hub(hub.pk)
+    assert len(asked) == 4
+    hub.refresh_from_db()
+    assert (hub.state, hub.reason) == (State.DESTROYING, "The cloud is away.")
