@@ -15,6 +15,7 @@ from accounts.models import User
 from billing import gateway, paid
 from billing.gateway import PaymentTrouble
 from billing.paid import NotNeeded
+from billing.words import words
 from pubs.models import Bot
 from pubs.templatetags.pubs_extras import price
 
@@ -37,7 +38,7 @@ class PaymentSerializer(serializers.Serializer[Bot]):
     ends = serializers.BooleanField(source="paid_ends", help_text="cancelled: nothing is charged after this period")
 
     def get_words(self, bot: Bot) -> str:
-        return paid.words(bot)
+        return words(bot)
 
     def get_price(self, bot: Bot) -> str:
         return price()
@@ -80,7 +81,7 @@ class PaymentView(APIView):
 class CheckoutView(APIView):
     @extend_schema(request=None, responses=PaymentPage, summary="Open the payment page of a pub")
     def post(self, request: Request, pk: UUID) -> Response:
-        return _page(request, pk, paid.start_checkout)
+        return _page(request, pk, lambda bot: paid.start_checkout(bot, "pub-monthly-1gb"))
 
 
 class PortalView(APIView):

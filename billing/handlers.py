@@ -7,7 +7,7 @@ Stripe sends the event again. What takes long is left to a job.
 from typing import Any
 
 from djstripe.event_handlers import djstripe_receiver
-from djstripe.models import Event, Subscription
+from djstripe.models import Event
 
 from billing import gateway, paid
 from pubs import live
@@ -24,10 +24,7 @@ from pubs.models import Bot
     ]
 )
 def subscription_changed(sender: type[Event], event: Event, **_: Any) -> None:
-    # dj-stripe fetched the subscription anew for this event, so the mirror is not older than the event's row.
-    mirrored = Subscription.objects.filter(id=event.data["object"]["id"]).first()
-    reading = gateway.reading(mirrored.stripe_data, event.djstripe_created) if mirrored else None
-    if reading:
+    if reading := gateway.read_subscription(event.data["object"]["id"]):
         paid.record(reading)
 
 

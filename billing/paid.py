@@ -1,21 +1,21 @@
-"""Whether a pub may run, said by its subscription: one table, and the only place that writes a bot's paid columns."""
+"""Whether a pub may run, said by its subscription, by staff and by the clock: the only place that writes what billing
+owns of a bot. What it all means is in ladder.py.
+"""
 
 import logging
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
-from django.utils.formats import date_format
 
-from billing import gateway
+from billing import gateway, letters
 from billing.gateway import Reading
-from mailer import messages
+from billing.ladder import ALIVE, MEANINGS, Facts, Rung, Terms, stand
 from pubs import live
-from pubs.models import Bot
+from pubs.models import Bot, PaymentChange
 
 log = logging.getLogger("billing")
 
@@ -26,73 +26,46 @@ class NotNeeded(Exception):
     """The pub has its subscription: another one would charge its owner twice. The message is for people."""
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """What a status of a subscription means for the pub and says to its owner."""
-
-    runs: bool
-    ended: bool  # nothing can come after it; all other subscriptions are alive, and one bot has one
-    words: str
+def terms() -> Terms:
+    return Terms(grace=timedelta(days=settings.GRACE_DAYS), kept=timedelta(days=settings.KEPT_DAYS))
 
 
-MEANINGS = {
-    "trialing": Meaning(True, False, "Paid: in its trial."),
-    "active": Meaning(True, False, "Paid."),
-    "past_due": Meaning(
-        True, False, "The last payment failed. Your pub runs on while it is tried again: please look at your card."
-    ),
-    "unpaid": Meaning(
-        False, False, "The payments failed, so your pub is stopped. All of it is kept: give a card that works."
-    ),
-    "paused": Meaning(False, False, "The subscription is paused, and your pub with it."),
-    "incomplete": Meaning(False, False, "The first payment is not finished."),
-    "incomplete_expired": Meaning(False, True, "The first payment was never finished. You can start again."),
-    "canceled": Meaning(False, True, "The subscription has ended, so your pub is stopped. You can start again."),
-}
-NOT_PAID = "Not paid yet."
-ALIVE = [status for status, meaning in MEANINGS.items() if not meaning.ended]
-
-
-def words(bot: Bot) -> str:
-    """What the owner reads about the payment."""
-    if not bot.paid_status:
-        return NOT_PAID
-    said = MEANINGS[bot.paid_status].words
-    if bot.paid and bot.paid_until and bot.paid_ends:
-        return f"Cancelled: your pub runs until {date_format(bot.paid_until, 'j F Y')}."
-    if bot.paid_status in ("active", "trialing") and bot.paid_until:
-        return f"{said} The next payment is on {date_format(bot.paid_until, 'j F Y')}."
-    return said
-
-
+# --- Paying --------------------------------------------------------------------------------------------------------
 def may_check_out(bot: Bot) -> bool:
     """Whether a new subscription is the way to pay. For one that lives the portal is: there the card can be changed."""
-    return bot.paid_status not in ALIVE or bot.paid_status == "incomplete"
+    return bot.paid_status not in ALIVE or not MEANINGS[bot.paid_status].started
 
 
 def pays_by(bot: Bot) -> Literal["checkout", "portal", ""]:
-    """Which of Stripe's pages gets a pub running that is not paid for; none when it is."""
-    if bot.paid:
+    """Which of Stripe's pages puts the payment right; none when nothing is owed.
+
+    One that is comped may be paid for already, so that it runs on after it. One whose hub is lost can't run by it.
+    """
+    if bot.rung in (Rung.PAID, Rung.ENDING) or bot.lost_at:
         return ""
     return "checkout" if may_check_out(bot) else "portal"
 
 
-def start_checkout(bot: Bot) -> str:
-    """The address of the payment page. Raises NotNeeded or PaymentTrouble, whose words are for people."""
+def start_checkout(bot: Bot, offer: str) -> str:
+    """The address of the page where the offer with this lookup key is paid.
+
+    Raises NotNeeded or PaymentTrouble, whose words are for people.
+    """
     # A payment in another tab may be seconds old, and its event on the way: Stripe knows, our row may not.
     look(bot.pk)
     bot.refresh_from_db()
     if not may_check_out(bot):
         raise NotNeeded(ALREADY_PAID)
-    return gateway.open_checkout(bot)
+    page = gateway.open_checkout(bot, offer)
+    _change(bot.pk, asked_at=timezone.now())
+    return page
 
 
-# --- Writing -------------------------------------------------------------------------------------------------------
+# --- Looking -------------------------------------------------------------------------------------------------------
 def record(reading: Reading) -> None:
-    """Write down what an event showed of one subscription.
+    """Write down what was read of one subscription.
 
-    A subscription that is not the one we hold decides nothing by itself, nor does one of a deleted bot: then a job
-    looks at all of them.
+    One that is not the one we hold decides nothing by itself, nor does one that must end: then a job looks at all.
     """
     with transaction.atomic():
         bot = Bot.objects.select_for_update().filter(pk=reading.bot_id).first()
@@ -102,89 +75,152 @@ def record(reading: Reading) -> None:
             live.look_at_payment(bot.pk)
             return
         _write(bot, reading)
-        if bot.deleted_at and bot.paid_status in ALIVE:
+        if must_end(bot):
             live.look_at_payment(bot.pk)
 
 
+def must_end(bot: Bot) -> bool:
+    """Whether its subscription lives although nothing may be charged for it any more."""
+    return bool(bot.deleted_at or bot.rung == Rung.OVER) and bot.paid_status in ALIVE
+
+
 def look(bot_id: UUID) -> None:
-    """Read all of a bot's subscriptions from Stripe, end those that must not be, and write down the one that counts."""
+    """Read all of a bot's subscriptions from Stripe, end those that must not be, and write down the one that counts.
+
+    Without one, the clock and staff's word alone say how it stands.
+    """
     bot = Bot.objects.select_related("owner").filter(pk=bot_id).first()
     if bot is None:
         return
     if bot.deleted_at:
         gateway.close_checkouts(bot)
     asked_at = timezone.now()
-    readings = gateway.subscriptions_of(bot)
-    chosen, surplus = choose(readings)
+    chosen, surplus = choose(gateway.subscriptions_of(bot))
     for extra in surplus:
-        kept = chosen.subscription_id if chosen else ""
-        log.error("Bot %s has two subscriptions: %s is cancelled, kept is %s", bot_id, extra.subscription_id, kept)
-        gateway.cancel(extra.subscription_id)
-    if chosen and bot.deleted_at and chosen.status in ALIVE:
-        # Stripe tells moments in whole seconds.
-        if chosen.created >= bot.deleted_at.replace(microsecond=0):
-            log.error("Bot %s was paid after it was deleted: %s is cancelled", bot_id, chosen.subscription_id)
-        gateway.cancel(chosen.subscription_id)
-        chosen = gateway.read_subscription(chosen.subscription_id) or chosen
-    if chosen is None and bot.subscription_id:
-        # Another Stripe account, or one that was wiped. To stop everybody's pub for that would be the worse mistake.
-        log.error("Stripe knows no subscription %s of bot %s", bot.subscription_id, bot_id)
-        Bot.objects.filter(pk=bot_id).update(paid_seen_at=asked_at)
-    if chosen:
-        with transaction.atomic():
-            _write(Bot.objects.select_for_update().get(pk=bot_id), chosen)
+        _end_surplus(bot, extra, chosen)
+    if chosen is None:
+        _change(bot_id, **_unknown_to_stripe(bot, asked_at))
+        return
+    _record_all(bot_id, gateway.with_invoices(chosen))
+    bot.refresh_from_db()
+    if must_end(bot):
+        _end_for_good(bot, chosen)
 
 
 def choose(readings: list[Reading]) -> tuple[Reading | None, list[Reading]]:
     """The subscription that counts, and the live ones beside it.
 
-    It is the oldest one that lets the pub run, or the oldest live one, or else the newest one that ended.
+    It is the oldest one that is paid, or else the oldest one that can still be; then the newest one that ended. One
+    whose first payment is not finished counts only if there is no other, and is no surplus while nothing is paid.
     """
     ordered = sorted(readings, key=lambda each: (each.created, each.subscription_id))
-    alive = [each for each in ordered if each.status in ALIVE]
-    alive.sort(key=lambda each: not MEANINGS[each.status].runs)
+    alive = [each for each in ordered if each.status in ALIVE and MEANINGS[each.status].started]
+    alive.sort(key=lambda each: (not MEANINGS[each.status].runs, not MEANINGS[each.status].grace))
+    begun = [each for each in ordered if each.status in ALIVE and not MEANINGS[each.status].started]
     if alive:
-        return alive[0], alive[1:]
-    return (ordered[-1] if ordered else None), []
+        return alive[0], alive[1:] + begun
+    ended = [each for each in ordered if MEANINGS[each.status].started]
+    rest = ended or begun or ordered
+    return (rest[-1] if rest else None), []
+
+
+def _end_surplus(bot: Bot, extra: Reading, chosen: Reading | None) -> None:
+    kept = chosen.subscription_id if chosen else ""
+    log.error("Bot %s has two subscriptions: %s is cancelled, kept is %s", bot.pk, extra.subscription_id, kept)
+    gateway.cancel(extra.subscription_id)
+
+
+def _end_for_good(bot: Bot, chosen: Reading) -> None:
+    # Stripe tells moments in whole seconds.
+    if bot.deleted_at and chosen.created >= bot.deleted_at.replace(microsecond=0):
+        log.error("Bot %s was paid after it was deleted: %s is cancelled", bot.pk, chosen.subscription_id)
+    gateway.cancel(chosen.subscription_id)
+    if after := gateway.read_subscription(chosen.subscription_id):
+        _record_all(bot.pk, after)
+
+
+def _unknown_to_stripe(bot: Bot, asked_at: Any) -> dict[str, Any]:
+    """Another Stripe account, or one that was wiped. To stop everybody's pub for that would be the worse mistake."""
+    if not bot.subscription_id:
+        return {}
+    log.error("Stripe knows no subscription %s of bot %s", bot.subscription_id, bot.pk)
+    return {"paid_seen_at": asked_at}
+
+
+# --- Writing -------------------------------------------------------------------------------------------------------
+def _record_all(bot_id: UUID, reading: Reading) -> None:
+    with transaction.atomic():
+        _write(Bot.objects.select_for_update().get(pk=bot_id), reading)
 
 
 def _write(bot: Bot, reading: Reading) -> None:
-    """Set the paid columns of a locked row, unless they were read later than this."""
+    """Set what Stripe says in a locked row, unless it was read later than this."""
     if bot.paid_seen_at and reading.seen_at < bot.paid_seen_at:
         return
-    meaning = MEANINGS[reading.status]
-    before = _paid_columns(bot)
-    bot.paid = meaning.runs
-    bot.paid_status = reading.status
-    bot.paid_until = reading.until
-    bot.paid_ends = reading.ends
-    bot.subscription_id = reading.subscription_id
-    bot.paid_seen_at = reading.seen_at
-    bot.save(update_fields=["paid", "paid_status", "paid_until", "paid_ends", "subscription_id", "paid_seen_at"])
-    if _paid_columns(bot) == before:
-        return
-    live.changed(bot.pk)
-    live.nudge()
-    if not bot.deleted_at:
-        _tell(bot, reading)
+    _set(
+        bot,
+        paid_status=reading.status,
+        paid_until=reading.until,
+        paid_ends=reading.ends,
+        subscription_id=reading.subscription_id,
+        price_id=reading.price_id,
+        unpaid_since=reading.unpaid_since,
+        retry_at=reading.retry_at,
+        # A price that is not of ours says nothing of the size.
+        memory_gb=reading.memory_gb or bot.memory_gb,
+        paid_seen_at=reading.seen_at,
+    )
 
 
-def _tell(bot: Bot, reading: Reading) -> None:
-    """Mail what the owner must know of the change. The key makes it once, whoever sees the change and how often."""
-    about = {
-        "to": bot.owner.email,
-        "name": bot.owner.name,
-        "pub_name": bot.name,
-        "url": settings.SITE_URL + bot.get_absolute_url(),
-    }
-    # Who pays for the first time stands at the payment page and reads it there: nothing is said of "incomplete".
-    match reading.status:
-        case "past_due" | "unpaid" as status:
-            key = f"payment_failed:{status}:{reading.invoice_id or reading.subscription_id}"
-            messages.payment_failed(key=key, stopped=status == "unpaid", **about)
-        case "canceled":
-            messages.subscription_ended(key=f"subscription_ended:{reading.subscription_id}", **about)
+def _change(bot_id: UUID, **columns: Any) -> None:
+    """Set facts that are not Stripe's, or none, and what follows from all of them now."""
+    with transaction.atomic():
+        _set(Bot.objects.select_for_update().get(pk=bot_id), **columns)
 
 
-def _paid_columns(bot: Bot) -> tuple[bool, str, datetime | None, bool, str]:
-    return bot.paid, bot.paid_status, bot.paid_until, bot.paid_ends, bot.subscription_id
+def comp(bot_id: UUID, until: Any, words: str, by: Any) -> None:
+    """Staff let a bot run until a moment, paid or not; None takes it back."""
+    _deed(bot_id, words, by, comped_until=until)
+
+
+def extend_grace(bot_id: UUID, until: Any, words: str, by: Any) -> None:
+    """Staff give a bot whose payment failed time until a moment; None takes it back."""
+    _deed(bot_id, words, by, grace_until=until)
+
+
+def _deed(bot_id: UUID, words: str, by: Any, **columns: Any) -> None:
+    with transaction.atomic():
+        bot = Bot.objects.select_for_update().get(pk=bot_id)
+        old = bot.rung
+        _set(bot, **columns)
+        PaymentChange.objects.create(bot=bot, old=old, new=bot.rung, words=words, by=by)
+
+
+def facts_of(bot: Bot) -> Facts:
+    return Facts(
+        status=bot.paid_status,
+        until=bot.paid_until,
+        ends=bot.paid_ends,
+        unpaid_since=bot.unpaid_since,
+        grace_until=bot.grace_until,
+        comped_until=bot.comped_until,
+        asked_at=bot.asked_at,
+        deleted_at=bot.deleted_at,
+    )
+
+
+def _set(bot: Bot, **columns: Any) -> None:
+    """Write facts into a locked row, with the standing that follows; tell who must know what changed."""
+    before = {name: getattr(bot, name) for name in (*columns, "paid", "rung", "runs_until", "kept_until")}
+    for name, value in columns.items():
+        setattr(bot, name, value)
+    standing = stand(facts_of(bot), timezone.now(), terms())
+    bot.paid, bot.rung, bot.due_at = standing.runs, standing.rung, standing.due_at
+    bot.runs_until, bot.kept_until = standing.runs_until, standing.kept_until
+    bot.save(update_fields=[*before, "due_at"])
+    if any(getattr(bot, name) != was for name, was in before.items() if name != "paid_seen_at"):
+        live.changed(bot.pk)
+        live.nudge()
+    if bot.rung != before["rung"]:
+        PaymentChange.objects.create(bot=bot, old=before["rung"], new=bot.rung)
+    letters.write(bot, standing)

@@ -43,7 +43,7 @@ def _own_pub(view: BotView) -> Callable[[HttpRequest, UUID], HttpResponse]:
 @_own_pub
 def checkout(request: HttpRequest, bot: Bot) -> HttpResponse:
     # 303: the browser fetches the payment page and forgets the form, so that going back sends nothing again.
-    return HttpResponseRedirect(paid.start_checkout(bot), status=303)
+    return HttpResponseRedirect(paid.start_checkout(bot, request.POST.get("offer", "pub-monthly-1gb")), status=303)
 
 
 @require_GET

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -31,6 +31,14 @@ def number(name: str, default: int) -> int:
         return int(value)
     except ValueError:
         raise ImproperlyConfigured(f"{name} must be a whole number, not {value!r}.") from None
+
+
+def numbers(name: str, default: Sequence[int], count: int) -> tuple[int, ...]:
+    """So many whole numbers above zero, written with commas: `900, 1700, 3200`."""
+    values = words(name, ",".join(map(str, default)))
+    if len(values) != count or not all(value.isdecimal() and int(value) for value in values):
+        raise ImproperlyConfigured(f"{name} must be {count} whole numbers, with commas between, not {values}.")
+    return tuple(map(int, values))
 
 
 def words(name: str, default: str = "") -> list[str]:

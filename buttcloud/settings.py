@@ -272,9 +272,17 @@ STRIPE_PAGES = (
 )
 # Where Stripe reaches us. The local Stripe calls over loopback, whatever name the site has.
 STRIPE_WEBHOOK_BASE = env.text("STRIPE_WEBHOOK_BASE", SITE_URL if PRODUCTION else f"http://127.0.0.1:{SITE_PORT}")
-PRICE_LOOKUP_KEY = "pub-monthly-1gb"
-PRICE_CURRENCY = env.text("PRICE_CURRENCY", "eur")
-PRICE_CENTS = env.number("PRICE_CENTS", 900)
+# What can be bought: a pub of so many GB of memory, and for each what a month and a year cost in the smallest unit of
+# the currency (cents; whole yen).
+PUB_SIZES = (1, 2, 4)
+PRICE_CURRENCY = env.text("PRICE_CURRENCY", "eur").lower()
+PRICES_MONTHLY = env.numbers("PRICES_MONTHLY", (900, 1700, 3200), len(PUB_SIZES))
+PRICES_YEARLY = env.numbers("PRICES_YEARLY", (9000, 17000, 32000), len(PUB_SIZES))
+# Whether Stripe Tax reckons taxes at checkout; it must be set up in Stripe first.
+STRIPE_TAX = env.flag("STRIPE_TAX", False)
+# The ladder: how long a pub runs on after a payment failed, and how long all of it is kept once nothing is paid.
+GRACE_DAYS = env.number("GRACE_DAYS", 14)
+KEPT_DAYS = env.number("KEPT_DAYS", 60)
 DJSTRIPE_FOREIGN_KEY_TO_FIELD = "id"
 # dj-stripe's own migrations take two minutes; ours is one file with the same tables. It never
 # changes after a release.

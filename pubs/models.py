@@ -1,6 +1,6 @@
 """What a customer owns: bots, what happened to them, and what was asked of them.
 
-Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: paid…, subscription_id, memory_gb.
+Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: all from `paid` to `memory_gb`.
 Orchestrator: status and all that is observed.
 """
 
@@ -60,6 +60,19 @@ class Status(models.TextChoices):
     UP = "up", "up"  # healthy
 
 
+class Rung(models.TextChoices):
+    """How it stands with the payment of a bot: a rung of the ladder, which billing/ladder.py describes."""
+
+    NEW = "new", "waits for its first payment"
+    PAID = "paid", "paid"
+    ENDING = "ending", "cancelled, runs to the end of its period"
+    COMPED = "comped", "comped by staff"
+    GRACE = "grace", "payment failed, runs on"
+    SUSPENDED = "suspended", "stopped until it is paid"
+    KEPT = "kept", "ended, and kept"
+    OVER = "over", "ended, and no longer kept"
+
+
 # What an owner may have been told beside that.
 UNKNOWN = "unknown"
 
@@ -103,11 +116,21 @@ class Bot(models.Model):
     deleted_at = models.DateTimeField(null=True, blank=True)
 
     paid = models.BooleanField(default=False, help_text="whether it may run")
+    rung = models.CharField(max_length=10, choices=Rung.choices, default=Rung.NEW, db_index=True)
+    runs_until = models.DateTimeField(null=True, blank=True, help_text="it stops then, unless something happens")
+    kept_until = models.DateTimeField(null=True, blank=True, help_text="its data is kept at least until then")
     paid_status = models.CharField(max_length=30, blank=True, help_text="Stripe's word for the subscription")
     paid_until = models.DateTimeField(null=True, blank=True, help_text="end of the paid period")
     paid_ends = models.BooleanField(default=False, help_text="cancelled: runs to the end of the paid period")
     paid_seen_at = models.DateTimeField(null=True, blank=True, help_text="when Stripe was last read")
     subscription_id = models.CharField(max_length=255, blank=True, db_index=True)
+    price_id = models.CharField(max_length=255, blank=True, help_text="Stripe's id of what is paid for")
+    unpaid_since = models.DateTimeField(null=True, blank=True, help_text="since when an invoice is open")
+    retry_at = models.DateTimeField(null=True, blank=True, help_text="when Stripe tries the card again")
+    asked_at = models.DateTimeField(null=True, blank=True, help_text="when its owner last opened the payment page")
+    comped_until = models.DateTimeField(null=True, blank=True, help_text="staff let it run until then, paid or not")
+    grace_until = models.DateTimeField(null=True, blank=True, help_text="staff extended the time of grace until then")
+    due_at = models.DateTimeField(null=True, blank=True, db_index=True, help_text="when billing looks at it again")
     memory_gb = models.PositiveSmallIntegerField(
         "memory", default=1, choices=[(1, "1 GB"), (2, "2 GB"), (4, "4 GB")], help_text="the size that is paid for"
     )
@@ -227,6 +250,25 @@ class StatusChange(models.Model):
     old = models.CharField(max_length=10, choices=Status.choices)
     new = models.CharField(max_length=10, choices=Status.choices)
     reason = models.CharField(max_length=500, blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.bot_id}: {self.old} → {self.new}"
+
+
+class PaymentChange(models.Model):
+    """Something that happened with the payment of a bot: a rung that became another one, money given back, a deed of
+    staff. `words` are for owner and staff alike; what staff alone should read has no place here.
+    """
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="payment_changes")
+    old = models.CharField(max_length=10, choices=Rung.choices)
+    new = models.CharField(max_length=10, choices=Rung.choices)
+    words = models.CharField(max_length=500, blank=True)
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

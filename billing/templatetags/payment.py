@@ -7,7 +7,8 @@
 from django import template
 
 from billing import paid
+from billing.words import words
 
 register = template.Library()
-register.filter("payment_words", paid.words)
+register.filter("payment_words", words)
 register.filter("pays_by", paid.pays_by)

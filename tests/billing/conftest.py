@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from billing import gateway
@@ -34,6 +36,13 @@ def site(transactional_db: None, stripe: RunningLocalStripe) -> Iterator[Running
         gateway.ensure_webhook_endpoint()
         yield running
         stripe.settle()
+
+
+@pytest.fixture
+def one_clock(stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our clock goes with Stripe's: `stripe.advance` lets both live through the same days."""
+    real = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: real() + timedelta(seconds=stripe.app.store.clock_offset))
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_closing_a_page_that_was_paid_since_it_was_listed_is_no_error(
 ) -> None:
     page = alice.open_checkout()
     stripe.pay(page)
-    gateway._expire(page.rsplit("/", 1)[1])
+    gateway.checkout._expire(page.rsplit("/", 1)[1])
     assert stripe.app.store.all("checkout.session")[0]["status"] == "complete"
 
 

@@ -1,0 +1,41 @@
+"""The only door to Stripe. Behind it is Stripe itself or the local Stripe: settings say which, nothing here asks.
+
+Whoever calls gets our own small types and one error, PaymentTrouble, whose words are for people. Nothing here decides
+whether a pub may run (billing.paid does) and nothing here writes to a bot.
+"""
+
+from billing.gateway.checkout import Checkout, checkouts, close_checkouts, open_checkout, read_checkout
+from billing.gateway.customers import customer_for
+from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
+from billing.gateway.portal import open_portal
+from billing.gateway.prices import Offer, offers
+from billing.gateway.set_up import ensure_webhook_endpoint, set_up, set_up_catalogue
+from billing.gateway.subscriptions import Reading, cancel, read_subscription, reading, subscriptions_of, with_invoices
+
+__all__ = [
+    "OUR_FAULT",
+    "UNREACHABLE",
+    "Checkout",
+    "Missing",
+    "Offer",
+    "PaymentTrouble",
+    "Reading",
+    "Unreachable",
+    "bot_id",
+    "cancel",
+    "checkouts",
+    "close_checkouts",
+    "connect",
+    "customer_for",
+    "ensure_webhook_endpoint",
+    "offers",
+    "open_checkout",
+    "open_portal",
+    "read_checkout",
+    "read_subscription",
+    "reading",
+    "set_up",
+    "set_up_catalogue",
+    "subscriptions_of",
+    "with_invoices",
+]

@@ -1,0 +1,49 @@
+"""The customers of Stripe: one a user."""
+
+import logging
+
+import stripe
+from django.conf import settings
+from djstripe.models import Customer
+from djstripe.settings import djstripe_settings
+
+from accounts.models import User
+from billing.gateway.door import Missing, told
+from pubs.models import Bot
+
+log = logging.getLogger("billing")
+
+
+def customer_for(user: User) -> Customer:
+    """The user's customer, made in Stripe the first time. Asking twice at once makes one.
+
+    One that Stripe no longer has (a wiped local Stripe, deleted by hand) is let go of, and another one made.
+    """
+    customer = Customer.objects.filter(subscriber=user, livemode=settings.STRIPE_LIVE_MODE).first()
+    if customer and _has_customer(customer.id):
+        return customer
+    if customer:
+        log.error("Stripe has no customer %s of user %s: another one is made", customer.id, user.pk)
+        Customer.objects.filter(pk=customer.pk).update(subscriber=None)
+    with told():
+        # dj-stripe keeps a random key for each cause: one account may serve many deployments, each with a first user.
+        cause = f"after:{customer.id}" if customer else "first"
+        once = djstripe_settings.get_idempotency_key("customer", f"{user.pk}:{cause}", settings.STRIPE_LIVE_MODE)
+        customer = Customer.create(user, idempotency_key=once)
+    if customer.subscriber_id is None:
+        # Stripe's webhook about the new customer can be here first, and its row knows no user yet.
+        customer.subscriber = user
+        customer.save(update_fields=["subscriber"])
+    return customer
+
+
+def _has_customer(customer_id: str) -> bool:
+    try:
+        with told(may_miss=True):
+            return not getattr(stripe.Customer.retrieve(customer_id), "deleted", False)
+    except Missing:
+        return False
+
+
+def customers_of(bot: Bot) -> list[Customer]:
+    return list(bot.owner.djstripe_customers.all())  # type: ignore[attr-defined]  # dj-stripe adds it

@@ -1,0 +1,73 @@
+"""What can be bought: the sizes of a pub, by the month or the year.
+
+Settings say what should be for sale (`Wish`), set_up.py makes it so in Stripe, and pages show what dj-stripe mirrors
+of that (`Offer`): what is shown is what Stripe charges.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from django.conf import settings
+from djstripe.models import Price
+
+from billing.gateway.door import note
+
+type Interval = Literal["month", "year"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A price as settings want it; `amount` is in the smallest unit of PRICE_CURRENCY."""
+
+    memory_gb: int
+    interval: Interval
+    amount: int
+
+    @property
+    def lookup_key(self) -> str:
+        """By this name we find the price in Stripe, whatever it costs by then."""
+        return f"pub-{self.interval}ly-{self.memory_gb}gb"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A price of Stripe that can be bought now, as the mirror has it; `amount` is in the currency's smallest unit."""
+
+    lookup_key: str
+    price_id: str
+    memory_gb: int
+    interval: Interval
+    amount: int
+    currency: str
+
+
+def wishes() -> list[Wish]:
+    """Smallest first, the monthly ones before the yearly ones."""
+    amounts: list[tuple[Interval, tuple[int, ...]]] = [
+        ("month", settings.PRICES_MONTHLY),
+        ("year", settings.PRICES_YEARLY),
+    ]
+    return [
+        Wish(size, interval, amount)
+        for interval, of_sizes in amounts
+        for size, amount in zip(settings.PUB_SIZES, of_sizes, strict=True)
+    ]
+
+
+def offers() -> list[Offer]:
+    """What the mirror has of our prices, in the order of `wishes`; empty until `stripe_setup` has run."""
+    keys = [wish.lookup_key for wish in wishes()]
+    found = Price.objects.filter(lookup_key__in=keys, active=True, livemode=settings.STRIPE_LIVE_MODE)
+    by_key = {price.lookup_key: price for price in found}
+    return [_offer(by_key[key]) for key in keys if key in by_key]
+
+
+def _offer(price: Price) -> Offer:
+    return Offer(
+        lookup_key=price.lookup_key,
+        price_id=price.id,
+        memory_gb=int(note(price.stripe_data, "memory_gb")),
+        interval=price.stripe_data["recurring"]["interval"],
+        amount=price.unit_amount,
+        currency=price.currency,
+    )

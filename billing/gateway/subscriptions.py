@@ -1,0 +1,118 @@
+"""What Stripe knows of subscriptions."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import stripe
+from django.utils import timezone
+
+from billing.gateway.customers import customers_of
+from billing.gateway.door import Missing, bot_id, moment, note, told
+from pubs.models import Bot
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What Stripe says about a subscription that is for one of our bots.
+
+    `until` is the end of its period, or when it ended or will. `memory_gb` is the size that its price is for, None for
+    a price that is none of ours. `seen_at` is a moment before Stripe was asked: whatever happened until then is in the
+    reading. What its open invoices say, `with_invoices` adds: since when one is open, and when its card is tried again.
+    """
+
+    bot_id: UUID
+    subscription_id: str
+    status: str
+    until: datetime | None
+    ends: bool
+    created: datetime
+    seen_at: datetime
+    price_id: str = ""
+    memory_gb: int | None = None
+    unpaid_since: datetime | None = None
+    retry_at: datetime | None = None
+
+
+# In these an invoice may be open.
+MAY_OWE = ("past_due", "unpaid", "canceled")
+
+
+def reading(data: Any, seen_at: datetime) -> Reading | None:
+    """What a subscription as Stripe shows it means to us, or None if it is for no bot.
+
+    Periods stand on the items since API 2025-03-31. The portal ends a subscription by `cancel_at` alone, the API by
+    `cancel_at_period_end` too.
+    """
+    about = bot_id(data)
+    if about is None:
+        return None
+    item = data["items"]["data"][0]
+    ends = [data[name] for name in ("ended_at", "cancel_at") if data[name]]
+    until = min(ends, default=item["current_period_end"])
+    size = note(item["price"], "memory_gb")
+    return Reading(
+        bot_id=about,
+        subscription_id=data["id"],
+        status=data["status"],
+        until=moment(until) if until else None,
+        ends=bool(data["cancel_at_period_end"] or data["cancel_at"]),
+        created=moment(data["created"]),
+        seen_at=seen_at,
+        price_id=item["price"]["id"],
+        memory_gb=int(size) if size.isdecimal() else None,
+        unpaid_since=moment(item["current_period_start"]) if data["status"] in ("past_due", "unpaid") else None,
+    )
+
+
+def with_invoices(read: Reading) -> Reading:
+    """The same with what its open invoices say, asked from Stripe only where there may be some."""
+    if read.status not in MAY_OWE:
+        return read
+    with told():
+        listed = stripe.Invoice.list(subscription=read.subscription_id, status="open", limit=100)
+        invoices = [each for each in listed.auto_paging_iter() if each["attempted"]]
+    if not invoices:
+        return read
+    tries = [each["next_payment_attempt"] for each in invoices if each["next_payment_attempt"]]
+    return replace(
+        read,
+        unpaid_since=moment(min(each["created"] for each in invoices)),
+        retry_at=moment(min(tries)) if tries else None,
+    )
+
+
+def read_subscription(subscription_id: str) -> Reading | None:
+    """The subscription as Stripe has it now, or None if Stripe has none or it is for no bot."""
+    seen_at = timezone.now()
+    try:
+        with told(may_miss=True):
+            read = reading(stripe.Subscription.retrieve(subscription_id), seen_at)
+    except Missing:
+        return None
+    return read and with_invoices(read)
+
+
+def subscriptions_of(bot: Bot) -> list[Reading]:
+    """All subscriptions that ever were made for the bot, newest first, without what their invoices say."""
+    seen_at = timezone.now()
+    found: list[Reading] = []
+    for customer in customers_of(bot):
+        # Stripe has no subscriptions of a customer that it does not know.
+        with suppress(Missing), told(may_miss=True):
+            listed = stripe.Subscription.list(customer=customer.id, status="all", limit=100)
+            found += [each for data in listed.auto_paging_iter() if (each := reading(data, seen_at))]
+    mine = [each for each in found if each.bot_id == bot.id]
+    if bot.subscription_id and all(each.subscription_id != bot.subscription_id for each in mine):
+        # The customer's row was lost or belongs to somebody else by now: what we hold by id is still asked for.
+        held = read_subscription(bot.subscription_id)
+        mine += [held] if held and held.bot_id == bot.id else []
+    return mine
+
+
+def cancel(subscription_id: str) -> None:
+    """End a subscription now. One that has ended already is fine."""
+    with suppress(Missing), told(may_miss=True):
+        stripe.Subscription.cancel(subscription_id)
