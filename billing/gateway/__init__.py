@@ -9,6 +9,7 @@ from billing.gateway.customers import customer_for
 from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
 from billing.gateway.portal import open_portal
 from billing.gateway.prices import Offer, offers
+from billing.gateway.refunds import PaidInvoice, Reason, Refunded, Refused, paid_invoices, refund, refund_newest
 from billing.gateway.set_up import ensure_webhook_endpoint, set_up, set_up_catalogue
 from billing.gateway.subscriptions import Reading, cancel, read_subscription, reading, subscriptions_of, with_invoices
 
@@ -18,8 +19,12 @@ __all__ = [
     "Checkout",
     "Missing",
     "Offer",
+    "PaidInvoice",
     "PaymentTrouble",
     "Reading",
+    "Reason",
+    "Refunded",
+    "Refused",
     "Unreachable",
     "bot_id",
     "cancel",
@@ -31,9 +36,12 @@ __all__ = [
     "offers",
     "open_checkout",
     "open_portal",
+    "paid_invoices",
     "read_checkout",
     "read_subscription",
     "reading",
+    "refund",
+    "refund_newest",
     "set_up",
     "set_up_catalogue",
     "subscriptions_of",
