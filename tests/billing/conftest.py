@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from billing import gateway
+from billing import gateway, jobs
 from pubs.models import Bot
 from tests.support.local_stripe import RunningLocalStripe
 from tests.support.make import Maker
@@ -46,6 +46,33 @@ def one_clock(stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @dataclass
+class Calendar:
+    """Days that go by for us and for Stripe, with what beat does on each."""
+
+    stripe: RunningLocalStripe
+
+    def days(self, number: int) -> None:
+        for _ in range(number):
+            self.hours(24)
+
+    def hours(self, number: float) -> None:
+        self.stripe.advance(int(number * 3600))
+        self.stripe.settle()
+        beat()
+
+
+def beat() -> None:
+    """What beat does about money, again and again."""
+    jobs.look_at_due()
+    jobs.read_events()
+
+
+@pytest.fixture
+def calendar(site: RunningSite, one_clock: None, stripe: RunningLocalStripe) -> Calendar:
+    return Calendar(stripe)
+
+
+@dataclass
 class Customer:
     """Somebody signed in, with one pub, at the site and at Stripe's pages."""
 
@@ -53,23 +80,28 @@ class Customer:
     bot: Bot
     browser: Client
 
-    def press_pay(self) -> HttpResponse:
-        return self.browser.post(reverse("billing:checkout", args=[self.bot.pk]))
+    def press_pay(self, offer: str = "pub-monthly-1gb") -> HttpResponse:
+        return self._press("checkout", offer=offer)
 
-    def open_checkout(self) -> str:
+    def open_checkout(self, offer: str = "pub-monthly-1gb") -> str:
         """The address of the payment page."""
-        answer = self.press_pay()
+        answer = self.press_pay(offer)
         assert answer.status_code == 303, answer.content
         return answer["Location"]
 
     def open_portal(self) -> str:
-        answer = self.browser.post(reverse("billing:portal", args=[self.bot.pk]))
+        answer = self._press("portal")
         assert answer.status_code == 303, answer.content
         return answer["Location"]
 
-    def pay(self, card: str = "4242424242424242") -> str:
+    def _press(self, button: str, **form: str) -> HttpResponse:
+        # In a life of months every session runs out.
+        self.browser.force_login(self.bot.owner)
+        return self.browser.post(reverse(f"billing:{button}", args=[self.bot.pk]), form)
+
+    def pay(self, card: str = "4242424242424242", offer: str = "pub-monthly-1gb") -> str:
         """Pays, and stays on Stripe's side; the address that leads back."""
-        return self.stripe.pay(self.open_checkout(), card)
+        return self.stripe.pay(self.open_checkout(offer), card)
 
     def come_back(self, address: str) -> HttpResponse:
         parts = urlsplit(address)

@@ -116,12 +116,20 @@ class RunningLocalStripe:
 
     def advance(self, seconds: int) -> None:
         """Moves the clock on. Renewals, expiries and retries on the way have happened when it returns."""
-        answer, body = self._send(
-            "POST",
-            f"{self.url}/v1/test_helpers/_advance",
-            {"seconds": str(seconds)},
-            {"Authorization": f"Bearer {KEY}"},
-        )
+        self._help("_advance", seconds=str(seconds))
+
+    def after_retries(self, status: str) -> None:
+        """Sets what follows the last try of a payment: cancel, unpaid or past_due."""
+        self._help("_settings", after_retries=status)
+
+    def webhooks(self, mode: str) -> None:
+        """Has webhooks delivered, held back or lost from now on: deliver, hold, drop."""
+        self._help("_webhooks", mode=mode)
+
+    def _help(self, helper: str, **form: str) -> None:
+        """Asks for what only the local Stripe can do."""
+        address = f"{self.url}/v1/test_helpers/{helper}"
+        answer, body = self._send("POST", address, form, {"Authorization": f"Bearer {KEY}"})
         assert answer.status == 200, body
 
     def settle(self, timeout: float = 10) -> None:
