@@ -196,6 +196,22 @@ def _deed(bot_id: UUID, words: str, by: Any, **columns: Any) -> None:
         PaymentChange.objects.create(bot=bot, old=old, new=bot.rung, words=words, by=by)
 
 
+def remark(bot_id: UUID, words: str, key: str, by: Any = None) -> bool:
+    """Write into the history what changes no rung, such as money given back: once for a key. Whether it was new.
+
+    An event can tell of it before staff's own words are written: theirs then stand in its place.
+    """
+    with transaction.atomic():
+        bot = Bot.objects.select_for_update().get(pk=bot_id)
+        told = {"bot": bot, "old": bot.rung, "new": bot.rung, "words": words, "by": by}
+        change, is_new = PaymentChange.objects.get_or_create(key=key, defaults=told)
+        if by and not is_new:
+            change.words, change.by = words, by
+            change.save(update_fields=["words", "by"])
+        live.changed(bot_id)
+    return is_new
+
+
 def facts_of(bot: Bot) -> Facts:
     return Facts(
         status=bot.paid_status,

@@ -269,6 +269,9 @@ class PaymentChange(models.Model):
     new = models.CharField(max_length=10, choices=Rung.choices)
     words = models.CharField(max_length=500, blank=True)
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    key = models.CharField(
+        max_length=255, null=True, blank=True, unique=True, help_text="written once for this, such as a refund's id"
+    )
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -122,6 +122,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("words", models.CharField(blank=True, max_length=500)),
+                (
+                    "key",
+                    models.CharField(
+                        blank=True,
+                        help_text="written once for this, such as a refund's id",
+                        max_length=255,
+                        null=True,
+                        unique=True,
+                    ),
+                ),
                 ("at", models.DateTimeField(auto_now_add=True)),
                 (
                     "bot",
