@@ -8,7 +8,7 @@ from billing.gateway.checkout import Checkout, checkouts, close_checkouts, open_
 from billing.gateway.customers import customer_for
 from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
 from billing.gateway.portal import open_portal
-from billing.gateway.prices import Offer, offers
+from billing.gateway.prices import Offer, offer_of, offers
 from billing.gateway.refunds import PaidInvoice, Reason, Refunded, Refused, paid_invoices, refund, refund_newest
 from billing.gateway.set_up import ensure_webhook_endpoint, set_up, set_up_catalogue
 from billing.gateway.subscriptions import Reading, cancel, read_subscription, reading, subscriptions_of, with_invoices
@@ -33,6 +33,7 @@ __all__ = [
     "connect",
     "customer_for",
     "ensure_webhook_endpoint",
+    "offer_of",
     "offers",
     "open_checkout",
     "open_portal",

@@ -56,18 +56,34 @@ def wishes() -> list[Wish]:
 
 def offers() -> list[Offer]:
     """What the mirror has of our prices, in the order of `wishes`; empty until `stripe_setup` has run."""
-    keys = [wish.lookup_key for wish in wishes()]
-    found = Price.objects.filter(lookup_key__in=keys, active=True, livemode=settings.STRIPE_LIVE_MODE)
-    by_key = {price.lookup_key: price for price in found}
-    return [_offer(by_key[key]) for key in keys if key in by_key]
+    wanted = {wish.lookup_key: wish for wish in wishes()}
+    found = Price.objects.filter(lookup_key__in=wanted, active=True, livemode=settings.STRIPE_LIVE_MODE)
+    by_key = {price.lookup_key: _offer(price) for price in found}
+    return [offer for key, wish in wanted.items() if (offer := by_key.get(key)) and _is_for(offer, wish)]
 
 
-def _offer(price: Price) -> Offer:
+def offer_of(price_id: str) -> Offer | None:
+    """What somebody pays, be it for sale or not any more; None if the mirror can't say it in a few words."""
+    price = Price.objects.filter(id=price_id).first() if price_id else None
+    return price and _offer(price)
+
+
+def _offer(price: Price) -> Offer | None:
+    data = price.stripe_data
+    every = data.get("recurring") or {}
+    if data.get("unit_amount") is None or every.get("interval_count") != 1:
+        return None
+    size = note(data, "memory_gb")
     return Offer(
-        lookup_key=price.lookup_key,
+        lookup_key=price.lookup_key or "",
         price_id=price.id,
-        memory_gb=int(note(price.stripe_data, "memory_gb")),
-        interval=price.stripe_data["recurring"]["interval"],
-        amount=price.unit_amount,
+        memory_gb=int(size) if size.isdecimal() else 0,
+        interval=every["interval"],
+        amount=data["unit_amount"],
         currency=price.currency,
     )
+
+
+def _is_for(offer: Offer, wish: Wish) -> bool:
+    """Whether it sells what its key says: somebody can give the key to another price in Stripe."""
+    return (offer.memory_gb, offer.interval) == (wish.memory_gb, wish.interval)

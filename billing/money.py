@@ -1,0 +1,36 @@
+"""Money as people write it: Stripe counts in smallest units, and each language has its own way with signs and commas."""
+
+from decimal import Decimal
+
+from babel import Locale, UnknownLocaleError
+from babel.numbers import parse_pattern
+from django.utils.translation.trans_real import parse_accept_lang_header
+
+ENGLISH = Locale("en")
+# How Stripe counts, which is not always how the world does: https://docs.stripe.com/currencies
+WHOLE = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split())
+THOUSANDTHS = frozenset("bhd jod kwd omr tnd".split())
+# Counted in hundredths like most, though there is no coin below the whole.
+WHOLE_IN_HUNDREDTHS = frozenset({"isk", "ugx"})
+
+
+def money(amount: int, currency: str, locale: Locale = ENGLISH) -> str:
+    """Stripe's smallest units as its reader writes them: 950 eur is €9.50, or 9,50 € in German; 900 eur is €9."""
+    digits = 0 if currency in WHOLE else 3 if currency in THOUSANDTHS else 2
+    value = Decimal(amount).scaleb(-digits)
+    shown = 0 if value == int(value) or currency in WHOLE_IN_HUNDREDTHS else digits
+    pattern = parse_pattern(locale.currency_formats["standard"].pattern)
+    written: str = pattern.apply(
+        value, locale, currency=currency.upper(), currency_digits=False, force_frac=(shown, shown)
+    )
+    return written
+
+
+def locale_of(accept_language: str) -> Locale:
+    """The first language of a browser's wishes whose way with numbers is known; English without any."""
+    for tag, _ in parse_accept_lang_header(accept_language):
+        try:
+            return Locale.parse(tag, sep="-")
+        except (UnknownLocaleError, ValueError):
+            continue
+    return ENGLISH
