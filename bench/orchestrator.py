@@ -9,22 +9,31 @@ import argparse
 import json
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import docker
-from support import ROOT, BenchError, Report, median, remove_all, wait_until
+from support import (
+    ROOT,
+    BenchError,
+    Report,
+    count_queries,
+    in_turns,
+    median,
+    own_django,
+    own_settings,
+    ratio,
+    remove_all,
+    seconds,
+    wait_until,
+)
 
 # Before this folder, where this script has the app's name.
 sys.path.insert(0, str(ROOT))
@@ -62,7 +71,7 @@ def main() -> int:
     try:
         if asked.only in (None, "plan"):
             measure_plan(asked.runs, report)
-        with own_django():
+        with own_django(PUB_PORTS=f"{FIRST_PORT}-{FIRST_PORT + BOTS}"):
             if asked.only in (None, "pass"):
                 with own_settings(**FLEET_SETTINGS), Fleet() as fleet:
                     measure_pass(fleet, asked.runs, report)
@@ -72,23 +81,6 @@ def main() -> int:
     except BenchError as error:
         sys.exit(f"error: {error}")
     return 1 if asked.check and report.missed else 0
-
-
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def in_turns(runs: int, *works: Callable[[], object]) -> list[list[float]]:
-    """Seconds that each took in each run."""
-    rounds = [[seconds(work) for work in works] for _ in range(runs)]
-    return [list(times) for times in zip(*rounds, strict=True)]
-
-
-def ratio(ours: Sequence[float], bare: Sequence[float]) -> float:
-    """By neighbours, which a busy machine hits alike."""
-    return median([one / other for one, other in zip(ours, bare, strict=True)])
 
 
 # --- The plan ------------------------------------------------------------------------------------------------------
@@ -119,40 +111,6 @@ def measure_plan(runs: int, report: Report) -> None:
     )
     report.target("plan in which all are placed / bare", ratio(cold, bare), COLD_RATIO)
     report.target("plan in which nothing is to be done / bare", ratio(idle, bare), IDLE_RATIO)
-
-
-# --- Django --------------------------------------------------------------------------------------------------------
-@contextmanager
-def own_django() -> Iterator[None]:
-    """A folder, a database and a deployment of our own."""
-    var = Path(tempfile.mkdtemp(prefix="buttcloud-bench-"))
-    os.environ |= {
-        "BUTTCLOUD_VAR": str(var),
-        "DJANGO_SETTINGS_MODULE": "buttcloud.settings",
-        "DEPLOYMENT": f"bench-{secrets.token_hex(3)}",
-        "PUB_PORTS": f"{FIRST_PORT}-{FIRST_PORT + BOTS}",
-        "LOG_LEVEL": "WARNING",
-    }
-    import django
-    from django.core.management import call_command
-
-    try:
-        django.setup()
-        call_command("migrate", verbosity=0)
-        yield
-    finally:
-        shutil.rmtree(var, ignore_errors=True)
-
-
-@contextmanager
-def own_settings(**values: Any) -> Iterator[None]:
-    """And no row is left afterwards."""
-    from django.core.management import call_command
-    from django.test import override_settings
-
-    with override_settings(**values):
-        yield
-    call_command("flush", interactive=False, verbosity=0)
 
 
 def new_owner() -> Any:
@@ -328,20 +286,6 @@ def measure_pass(fleet: Fleet, runs: int, report: Report) -> None:
     more = queries[BOTS] - queries[FEW_BOTS]
     print(f"  {queries[BOTS]} SQL queries for {BOTS} bots")
     report.target(f"SQL queries more for {BOTS} bots than for {FEW_BOTS}", more, 0, digits=0)
-
-
-def count_queries(work: Callable[[], object]) -> int:
-    from django.db import connection
-
-    seen: list[str] = []
-
-    def note(execute: Any, sql: str, *more: Any) -> Any:
-        seen.append(sql)
-        return execute(sql, *more)
-
-    with connection.execute_wrapper(note):
-        work()
-    return len(seen)
 
 
 # --- The start of 50 ------------------------------------------------------------------------------------------------

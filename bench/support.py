@@ -12,8 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -190,6 +190,54 @@ def _unmark_nodes(engine: docker.APIClient, deployment: str) -> bool:
     return True
 
 
+# --- Django in this process ------------------------------------------------------------------------------------------
+@contextmanager
+def own_django(**environment: str) -> Iterator[None]:
+    """A folder, a database and a deployment of our own."""
+    var = Path(tempfile.mkdtemp(prefix="buttcloud-bench-"))
+    os.environ |= {
+        "BUTTCLOUD_VAR": str(var),
+        "DJANGO_SETTINGS_MODULE": "buttcloud.settings",
+        "DEPLOYMENT": f"bench-{secrets.token_hex(3)}",
+        "LOG_LEVEL": "WARNING",
+        **environment,
+    }
+    import django
+    from django.core.management import call_command
+
+    try:
+        django.setup()
+        call_command("migrate", verbosity=0)
+        yield
+    finally:
+        shutil.rmtree(var, ignore_errors=True)
+
+
+@contextmanager
+def own_settings(**values: Any) -> Iterator[None]:
+    """And no row is left afterwards."""
+    from django.core.management import call_command
+    from django.test import override_settings
+
+    with override_settings(**values):
+        yield
+    call_command("flush", interactive=False, verbosity=0)
+
+
+def count_queries(work: Callable[[], object]) -> int:
+    from django.db import connection
+
+    seen: list[str] = []
+
+    def note(execute: Any, sql: str, *more: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(note):
+        work()
+    return len(seen)
+
+
 # --- Watching from outside -----------------------------------------------------------------------------------------
 class Events:
     """When Docker did what to things of ours, by Docker's own clock, which is this machine's. Costs nobody a poll."""
@@ -314,3 +362,20 @@ class Report:
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+def ratio(ours: Sequence[float], bare: Sequence[float]) -> float:
+    """By neighbours, which a busy machine hits alike."""
+    return median([one / other for one, other in zip(ours, bare, strict=True)])
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def in_turns(runs: int, *works: Callable[[], object]) -> list[list[float]]:
+    """Seconds that each took in each run."""
+    rounds = [[seconds(work) for work in works] for _ in range(runs)]
+    return [list(times) for times in zip(*rounds, strict=True)]
