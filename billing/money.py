@@ -20,10 +20,8 @@ def money(amount: int, currency: str, locale: Locale = ENGLISH) -> str:
     value = Decimal(amount).scaleb(-digits)
     shown = 0 if value == int(value) or currency in WHOLE_IN_HUNDREDTHS else digits
     pattern = parse_pattern(locale.currency_formats["standard"].pattern)
-    written: str = pattern.apply(
-        value, locale, currency=currency.upper(), currency_digits=False, force_frac=(shown, shown)
-    )
-    return written
+    pattern.frac_prec = (shown, shown)
+    return pattern.apply(value, locale, currency=currency.upper(), currency_digits=False)
 
 
 def locale_of(accept_language: str) -> Locale:

@@ -15,7 +15,6 @@ class ForSale:
     """An offer as a page shows it. Of one by the year: what a month of it comes to, and what it saves, if it does."""
 
     lookup_key: str
-    price_id: str
     words: str
     a_month: str = ""
     saved: str = ""
@@ -51,7 +50,6 @@ def _for_sale(offer: Offer, offers: list[Offer], locale: Locale) -> ForSale:
     saved = _saved(offer, offers) if yearly else 0
     return ForSale(
         lookup_key=offer.lookup_key,
-        price_id=offer.price_id,
         words=words(offer, locale),
         a_month=say(round(offer.amount / 12)) if yearly else "",
         saved=say(saved) if saved > 0 else "",
@@ -75,3 +73,10 @@ def price_of(bot: Bot, locale: Locale) -> str:
     """What its owner pays for a bot; nothing if they never paid."""
     offer = gateway.offer_of(bot.price_id)
     return words(offer, locale) if offer else ""
+
+
+def usual(bot: Bot) -> str:
+    """The key of the offer that is chosen beforehand: like what was paid before, or else the first."""
+    offers, before = gateway.offers(), gateway.offer_of(bot.price_id)
+    like = [each for each in offers if before and (each.memory_gb, each.interval) == (before.memory_gb, before.interval)]
+    return (like or offers)[0].lookup_key if offers else ""

@@ -6,7 +6,7 @@
 Prices are written as the visitor's browser wishes: `{% price_from as price %}` is what the least costs,
 `{% sizes_for_sale as sizes %}` is all there is, and `{% price_of bot as price %}` is what is paid for a bot. Without
 any price they are empty, and the page says so. A piece that is drawn without a request takes the wish of the browser
-from `accept_language` in its context.
+from `accept_language` in its context. `{{ bot|usual_offer }}` is the key of what is chosen beforehand.
 """
 
 from babel import Locale
@@ -21,6 +21,7 @@ from pubs.models import Bot
 register = template.Library()
 register.filter("payment_words", words)
 register.filter("pays_by", paid.pays_by)
+register.filter("usual_offer", prices.usual)
 
 
 def _locale(context: Context) -> Locale:
