@@ -22,6 +22,10 @@ class UserManager(BaseUserManager["User"]):
         EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
         return user
 
+    def staff(self) -> models.QuerySet["User"]:
+        """Whom we write to about what needs a person."""
+        return self.filter(is_staff=True, is_active=True).exclude(email="")
+
     def get_by_natural_key(self, email: str | None) -> "User":
         return self.get(email=(email or "").lower())
 

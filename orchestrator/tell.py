@@ -41,7 +41,7 @@ def staff(about: UUID | int | None, words: str, hours: int = MAIL_HOURS) -> None
     subject, page = _subject(about)
     log.error("%s: %s", subject, words)
     key = f"staff_alarm:{cause}:{timezone.now().timestamp() // (3600 * hours):.0f}"
-    for user in User.objects.filter(is_staff=True, is_active=True).exclude(email=""):
+    for user in User.objects.staff():
         messages.staff_alarm(
             key=f"{key}:{user.pk}", to=user.email, name=user.name, subject=subject, words=words, url=page
         )
