@@ -5,18 +5,44 @@ whether a pub may run (billing.paid does) and nothing here writes to a bot.
 """
 
 from billing.gateway.checkout import Checkout, checkouts, close_checkouts, open_checkout, read_checkout
-from billing.gateway.customers import customer_for
+from billing.gateway.customers import customer_for, user_id
+from billing.gateway.disputes import Dispute, GivenBack, read_dispute, read_refund
 from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
+from billing.gateway.events import (
+    DISPUTE_EVENTS,
+    INVOICE_EVENTS,
+    REFUND_EVENTS,
+    SUBSCRIPTION_EVENTS,
+    Happening,
+    bot_of,
+    events_after,
+    newest_event,
+)
 from billing.gateway.portal import open_portal
 from billing.gateway.prices import Offer, offer_of, offers
 from billing.gateway.refunds import PaidInvoice, Reason, Refunded, Refused, paid_invoices, refund, refund_newest
 from billing.gateway.set_up import ensure_webhook_endpoint, set_up, set_up_catalogue
-from billing.gateway.subscriptions import Reading, cancel, read_subscription, reading, subscriptions_of, with_invoices
+from billing.gateway.subscriptions import (
+    Reading,
+    cancel,
+    live_subscriptions,
+    read_subscription,
+    reading,
+    subscriptions_of,
+    with_invoices,
+)
 
 __all__ = [
+    "DISPUTE_EVENTS",
+    "INVOICE_EVENTS",
     "OUR_FAULT",
+    "REFUND_EVENTS",
+    "SUBSCRIPTION_EVENTS",
     "UNREACHABLE",
     "Checkout",
+    "Dispute",
+    "GivenBack",
+    "Happening",
     "Missing",
     "Offer",
     "PaidInvoice",
@@ -27,18 +53,24 @@ __all__ = [
     "Refused",
     "Unreachable",
     "bot_id",
+    "bot_of",
     "cancel",
     "checkouts",
     "close_checkouts",
     "connect",
     "customer_for",
     "ensure_webhook_endpoint",
+    "events_after",
+    "live_subscriptions",
+    "newest_event",
     "offer_of",
     "offers",
     "open_checkout",
     "open_portal",
     "paid_invoices",
     "read_checkout",
+    "read_dispute",
+    "read_refund",
     "read_subscription",
     "reading",
     "refund",
@@ -46,5 +78,6 @@ __all__ = [
     "set_up",
     "set_up_catalogue",
     "subscriptions_of",
+    "user_id",
     "with_invoices",
 ]

@@ -1,6 +1,7 @@
 """The customers of Stripe: one a user."""
 
 import logging
+from typing import Any
 
 import stripe
 from django.conf import settings
@@ -8,7 +9,7 @@ from djstripe.models import Customer
 from djstripe.settings import djstripe_settings
 
 from accounts.models import User
-from billing.gateway.door import Missing, told
+from billing.gateway.door import Missing, note, told
 from pubs.models import Bot
 
 log = logging.getLogger("billing")
@@ -47,3 +48,9 @@ def _has_customer(customer_id: str) -> bool:
 
 def customers_of(bot: Bot) -> list[Customer]:
     return list(bot.owner.djstripe_customers.all())  # type: ignore[attr-defined]  # dj-stripe adds it
+
+
+def user_id(customer: Any) -> int | None:
+    """The user that a customer was made for, as dj-stripe noted it in Stripe when it made the customer."""
+    noted = note(customer, djstripe_settings.SUBSCRIBER_CUSTOMER_KEY)
+    return int(noted) if noted.isdecimal() else None

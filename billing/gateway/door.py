@@ -88,3 +88,10 @@ def bot_id(data: Any) -> UUID | None:
         return UUID(note(data, "bot"))
     except ValueError:
         return None
+
+
+def bot_of_invoice(invoice: Any) -> UUID | None:
+    """The bot that an invoice is for: Stripe copies a subscription's metadata onto its invoices."""
+    parent = invoice["parent"]
+    details = parent["subscription_details"] if parent else None
+    return bot_id(details) if details else None

@@ -1,5 +1,6 @@
 """What Stripe knows of subscriptions."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -110,6 +111,18 @@ def subscriptions_of(bot: Bot) -> list[Reading]:
         held = read_subscription(bot.subscription_id)
         mine += [held] if held and held.bot_id == bot.id else []
     return mine
+
+
+def live_subscriptions() -> Iterator[list[Reading]]:
+    """All subscriptions for bots that have not ended, a page at a time, without what their invoices say."""
+    seen_at = timezone.now()
+    with told():
+        page = stripe.Subscription.list(limit=100)
+    while page.data:
+        yield [each for data in page.data if (each := reading(data, seen_at))]
+        seen_at = timezone.now()
+        with told():
+            page = page.next_page()
 
 
 def cancel(subscription_id: str) -> None:
