@@ -1,22 +1,27 @@
 """Staff's view of the machines, and of who lives where. The orchestrator writes all of it but for staff's few deeds."""
 
+from functools import partial
 from typing import Any
 
-from django.contrib import admin, messages
+from django import forms
+from django.contrib import admin
 from django.contrib.admin.utils import display_for_value
+from django.contrib.admin.widgets import AdminTextInputWidget
+from django.core.exceptions import ValidationError
 from django.db.models import Case, QuerySet, When
-from django.http import HttpRequest
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.admin import links
+from accounts.models import User
 from orchestrator import enrol, staff
 from orchestrator.models import Enrolment, Hub, Placement
 from pubs import live
 from pubs.admin import LookOnly, TroubleFilter, YesNoFilter
+from pubs.deeds import DeedAdmin, DeedForm
 
 
 class LostFilter(YesNoFilter):
@@ -35,8 +40,37 @@ class OverdueFilter(YesNoFilter):
         return rows.filter(deadline__lt=timezone.now())
 
 
+class ForGood(DeedForm):
+    """What can't be undone is done after the hub's name was typed below what it means."""
+
+    deed = ""
+    typed = forms.CharField(
+        widget=AdminTextInputWidget({"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"})
+    )
+
+    def __init__(self, row: Hub, data: Any = None) -> None:
+        super().__init__(row, data)
+        self.name, self.means = self.deed.title(), staff.BEFORE[self.deed](row)
+        self.fields["typed"].label = f"Type {row} to go on"
+
+    def clean_typed(self) -> None:
+        if self.cleaned_data["typed"] != self.row.name:
+            raise ValidationError(f"That is not “{self.row}”: nothing was done.")
+
+    def do(self, by: User) -> str:
+        return staff.DEEDS[self.deed](self.row)
+
+
+class Destroy(ForGood):
+    deed = "destroy"
+
+
+class Fence(ForGood):
+    deed = "fence"
+
+
 @admin.register(Hub)
-class HubAdmin(LookOnly, admin.ModelAdmin):
+class HubAdmin(LookOnly, DeedAdmin):
     list_display = ["hub", "condition", "until", "taken", "seen", "reason"]
     # Those that are gone stay for the record, below the others.
     ordering = [Case(When(state=Hub.State.GONE, then=1), default=0), "id"]
@@ -49,10 +83,6 @@ class HubAdmin(LookOnly, admin.ModelAdmin):
         ("Seen", {"fields": ["seen_at", "answered_at", "lost_at", "told_at", "fenced_at", "emptied_at"]}),
         ("Joining", {"fields": ["joined_at", "certificate_ends", "report"]}),
     ]
-
-    def has_deed_permission(self, request: HttpRequest) -> bool:
-        """The actions ask for the right to change a hub, although its form is read-only."""
-        return request.user.has_perm("orchestrator.change_hub")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hub]:
         return staff.with_load(super().get_queryset(request).select_related("enrolment"))
@@ -100,47 +130,21 @@ class HubAdmin(LookOnly, admin.ModelAdmin):
 
     @admin.action(description="Drain: move its pubs, then destroy it", permissions=["deed"])
     def drain(self, request: HttpRequest, hubs: QuerySet[Hub]) -> None:
-        self.do(request, hubs, "drain")
+        for hub in hubs:
+            self.do(request, hub, partial(staff.drain, hub))
 
     @admin.action(description="Uncordon: call a drain off", permissions=["deed"])
     def uncordon(self, request: HttpRequest, hubs: QuerySet[Hub]) -> None:
-        self.do(request, hubs, "uncordon")
+        for hub in hubs:
+            self.do(request, hub, partial(staff.uncordon, hub))
 
     @admin.action(description="Destroy an empty hub…", permissions=["deed"])
-    def destroy(self, request: HttpRequest, hubs: QuerySet[Hub]) -> TemplateResponse | None:
-        return self.do_once_typed(request, hubs, "destroy")
+    def destroy(self, request: HttpRequest, hubs: QuerySet[Hub]) -> HttpResponse | None:
+        return self.do_by_form(request, hubs, Destroy)
 
     @admin.action(description="Fence: its machine is off for good…", permissions=["deed"])
-    def fence(self, request: HttpRequest, hubs: QuerySet[Hub]) -> TemplateResponse | None:
-        return self.do_once_typed(request, hubs, "fence")
-
-    def do(self, request: HttpRequest, hubs: QuerySet[Hub], deed: str) -> None:
-        for hub in hubs:
-            try:
-                said = staff.DEEDS[deed](hub)
-            except staff.NotNow as error:
-                self.message_user(request, str(error), messages.ERROR)
-            else:
-                self.log_change(request, hub, said)
-                self.message_user(request, said, messages.SUCCESS)
-
-    def do_once_typed(self, request: HttpRequest, hubs: QuerySet[Hub], deed: str) -> TemplateResponse | None:
-        """What can't be undone is done to one hub at a time, after its name was typed below what it means."""
-        if len(hubs) != 1:
-            self.message_user(request, "Choose one hub: this can't be undone, so it goes one by one.", messages.ERROR)
-            return None
-        hub, typed = hubs[0], request.POST.get("typed")
-        try:
-            means = staff.BEFORE[deed](hub)
-        except staff.NotNow as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return None
-        if typed is not None and typed.strip() == hub.name:
-            self.do(request, hubs, deed)
-            return None
-        about = {"title": f"{deed.title()} {hub}?", "opts": self.opts, "hub": hub, "deed": deed, "means": means}
-        context = self.admin_site.each_context(request) | about | {"mistyped": typed is not None}
-        return TemplateResponse(request, "admin/orchestrator/hub/confirm.html", context)
+    def fence(self, request: HttpRequest, hubs: QuerySet[Hub]) -> HttpResponse | None:
+        return self.do_by_form(request, hubs, Fence)
 
 
 def _placements(hub: Hub) -> str:

@@ -19,15 +19,12 @@ from orchestrator.machines.local import LocalMachines
 from orchestrator.models import CARRYING, COMING, Hub, HubQuerySet, Placement
 from orchestrator.record import services_on
 from pubs import live
+from pubs.deeds import NotNow
 
 State = Hub.State
 
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"))  # in seconds
 DESTROYABLE = (*COMING, *CARRYING, State.FAILED)
-
-
-class NotNow(Exception):
-    """A deed that does not fit how things are, in words for staff."""
 
 
 # --- look ------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from django.utils.text import Truncator
 
 from accounts.admin import links, money
 from pubs import live
+from pubs.deeds import DeedAdmin
 from pubs.models import Bot, Command, StatusChange
 
 NEWEST = 10
@@ -132,7 +133,7 @@ class LostFilter(YesNoFilter):
 
 
 @admin.register(Bot)
-class BotAdmin(LookOnly, admin.ModelAdmin):
+class BotAdmin(LookOnly, DeedAdmin):
     list_display = [
         "name",
         "owner_link",
@@ -204,10 +205,6 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
         ),
     ]
 
-    def has_deed_permission(self, request: HttpRequest) -> bool:
-        """The actions ask for the right to change a pub, although its form is read-only."""
-        return request.user.has_perm("pubs.change_bot")
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[Bot]:
         return super().get_queryset(request).select_related(*self.list_select_related)
 
@@ -253,7 +250,7 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
     def stripe(self, bot: Bot) -> SafeString:
         return links(stripe_links(bot))
 
-    def do(self, request: HttpRequest, bots: QuerySet[Bot], deed: Callable[[Bot], None], word: str) -> None:
+    def wish(self, request: HttpRequest, bots: QuerySet[Bot], deed: Callable[[Bot], None], word: str) -> None:
         # What waits for a restore can't be asked for anything.
         there = [bot for bot in bots if bot.deleted_at is None and bot.lost_at is None]
         for bot in there:
@@ -267,15 +264,15 @@ class BotAdmin(LookOnly, admin.ModelAdmin):
 
     @admin.action(description="Switch on", permissions=["deed"])
     def start(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
-        self.do(request, bots, Bot.start, "Switched on")
+        self.wish(request, bots, Bot.start, "Switched on")
 
     @admin.action(description="Switch off", permissions=["deed"])
     def stop(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
-        self.do(request, bots, Bot.stop, "Switched off")
+        self.wish(request, bots, Bot.stop, "Switched off")
 
     @admin.action(description="Restart", permissions=["deed"])
     def restart(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
-        self.do(request, bots, Bot.restart, "Asked to restart")
+        self.wish(request, bots, Bot.restart, "Asked to restart")
 
 
 def stripe_links(bot: Bot) -> list[tuple[str, str]]:
