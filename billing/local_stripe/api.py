@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from .discounts import Discounts
 from .money import CHECKOUT_EXPIRES_AFTER, DAY, Money, declined, full_year, item_of, subscription_of
 from .params import between, flag, metadata, parse, read, text
+from .portal import Portal
 from .specs import (
     ACCOUNT,
     CANCEL,
     CARD,
     CHECKOUT,
+    COUPON,
     CUSTOMER,
     ENDPOINT,
     EXPANDABLE,
@@ -25,13 +28,14 @@ from .specs import (
     NEW_PRODUCT,
     NEW_SUBSCRIPTION,
     PAGE,
-    PORTAL,
     PRICE,
     PRODUCT,
+    PROMOTION_CODE,
     RESOURCES,
     SUBSCRIPTION,
 )
 from .store import API_VERSION, Json, Problem, Store
+from .tax import Taxes
 from .webhooks import NO_CAUSE, Webhooks
 
 type Handler = Callable[..., Json]
@@ -45,6 +49,9 @@ class Api:
         self.webhooks = webhooks
         self.money = money
         self.base_url = base_url
+        self.discounts = Discounts(store, webhooks)
+        self.portal = Portal(store, webhooks, base_url)
+        self.taxes = Taxes(store, webhooks)
         self.routes = dict(self._routes())
 
     def answer(self, method: str, path: str, form: str, headers: dict[str, str]) -> Json:
@@ -105,7 +112,18 @@ class Api:
         yield ("POST", "checkout/sessions"), self.create_checkout
         yield ("POST", "checkout/sessions/:id/expire"), self.expire_checkout
         yield ("GET", "checkout/sessions/:id/line_items"), self.checkout_lines
-        yield ("POST", "billing_portal/sessions"), self.create_portal
+        yield ("POST", "coupons"), self.discounts.create_coupon
+        yield ("POST", "coupons/:id"), partial(self._update, "coupon", COUPON)
+        yield ("DELETE", "coupons/:id"), self.discounts.delete_coupon
+        yield ("POST", "promotion_codes"), self.discounts.create_promotion_code
+        yield ("POST", "promotion_codes/:id"), partial(self._update, "promotion_code", PROMOTION_CODE)
+        yield ("GET", "customers/:id/tax_ids"), self.tax_ids
+        yield ("GET", "customers/:id/tax_ids/:id"), self.tax_id
+        yield ("POST", "customers/:id/tax_ids"), self.taxes.create_tax_id
+        yield ("DELETE", "customers/:id/tax_ids/:id"), self.taxes.delete_tax_id
+        yield ("POST", "billing_portal/configurations"), self.portal.create_configuration
+        yield ("POST", "billing_portal/configurations/:id"), self.portal.update_configuration
+        yield ("POST", "billing_portal/sessions"), self.portal.create_session
         yield ("POST", "webhook_endpoints"), self.create_endpoint
         yield ("POST", "webhook_endpoints/:id"), self.update_endpoint
         yield ("DELETE", "webhook_endpoints/:id"), self.delete_endpoint
@@ -172,6 +190,10 @@ class Api:
             here[name] = self.store.public(_page(session["_line_items"], "", False))
         elif name not in here and name not in INCLUDABLE:
             raise Problem(400, f"This property cannot be expanded ({whole}).", param="expand")
+        elif isinstance(here.get(name), list) and name in EXPANDABLE:
+            kind = EXPANDABLE[name]
+            found = [self.store.get(kind, each) if isinstance(each, str) else each for each in here[name]]
+            here[name] = [self.store.public(each) for each in found]
         elif isinstance(here.get(name), str):
             if name not in EXPANDABLE:
                 raise Problem(400, f"This property cannot be expanded ({whole}).", param="expand")
@@ -454,7 +476,19 @@ class Api:
         invoice = self.store.get("invoice", invoice_id, "invoice")
         return self._cut(invoice["lines"]["data"], invoice["lines"]["url"], values)
 
-    # Checkout and portal --------------------------------------------------------------------------
+    # Tax ids --------------------------------------------------------------------------------------
+
+    def tax_ids(self, params: Json, customer_id: str) -> Json:
+        values = read(params, PAGE)
+        self.store.get("customer", customer_id, "customer")
+        found = list(reversed(self.store.of_customer("tax_id", customer_id)))
+        return self._cut(found, f"/v1/customers/{customer_id}/tax_ids", values)
+
+    def tax_id(self, params: Json, customer_id: str, tax_id: str) -> Json:
+        read(params, {})
+        return self.taxes.of_customer(customer_id, tax_id)
+
+    # Checkout -------------------------------------------------------------------------------------
 
     def create_checkout(self, params: Json) -> Json:
         values = read(params, CHECKOUT, required=["mode", "success_url", "line_items"])
@@ -495,20 +529,6 @@ class Api:
         values = read(params, PAGE)
         session = self.store.get("checkout.session", session_id)
         return self._cut(session["_line_items"], f"/v1/checkout/sessions/{session_id}/line_items", values)
-
-    def create_portal(self, params: Json) -> Json:
-        values = read(params, PORTAL, required=["customer"])
-        session = self.store.add(
-            "billing_portal.session",
-            configuration="bpc_local",
-            customer=self.store.get_living("customer", values["customer"], "customer")["id"],
-            flow=None,
-            locale=values.get("locale"),
-            on_behalf_of=None,
-            return_url=values.get("return_url"),
-        )
-        session["url"] = f"{self.base_url}/p/session/{session['id']}"
-        return session
 
     # Webhook endpoints ----------------------------------------------------------------------------
 
@@ -601,6 +621,10 @@ def _matches(kind: str, each: Json, name: str, value: Any) -> bool:
             return _within(each["created"], value)
         case "price", "lookup_keys":
             return each["lookup_key"] in value
+        case "promotion_code", "code":
+            return bool(each["code"].lower() == value.lower())
+        case "promotion_code", "coupon":
+            return bool(each["promotion"]["coupon"] == value)
         case "product", "ids":
             return each["id"] in value
         case "event", "types":

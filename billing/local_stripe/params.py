@@ -141,6 +141,19 @@ def between(least: int, most: int) -> Check:
     return checked
 
 
+def number(least: float, most: float) -> Check:
+    """A number with up to two decimals."""
+
+    def checked(value: Any, param: str) -> float:
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,2})?0*", value):
+            raise Problem(400, f"Invalid decimal: {value}", param=param)
+        if not least <= float(value) <= most:
+            raise Problem(400, f"Invalid decimal: {value}. It must be between {least} and {most}.", param=param)
+        return float(value)
+
+    return checked
+
+
 def moment(value: Any, param: str) -> int | None:
     """Seconds since 1970, or nothing."""
     return None if value == "" else integer(value, param)

@@ -87,7 +87,7 @@ def test_a_checkout_session_checks_what_it_is_given(
 
 def test_what_it_does_not_cover_is_not_found(local: RunningLocalStripe) -> None:
     with pytest.raises(stripe.InvalidRequestError, match="Unrecognized request URL") as refused:
-        local.client.v1.coupons.create({"percent_off": 10, "duration": "once"})
+        local.client.v1.setup_intents.create()
     assert refused.value.http_status == 404
 
 
