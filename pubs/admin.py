@@ -6,9 +6,7 @@ Nothing is edited by hand: each column has its one writer, and a saved form woul
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.conf import settings
 from django.contrib import admin
-from django.contrib.admin.utils import quote
 from django.db.models import QuerySet
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
@@ -17,14 +15,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from accounts.admin import links, money
+from accounts.admin import links
 from pubs import live
 from pubs.deeds import DeedAdmin
 from pubs.models import Bot, Command, StatusChange
 
 NEWEST = 10
 WHY_MAX = 80
-STRIPE = "https://api.stripe.com"
 
 
 class LookOnly:
@@ -132,8 +129,9 @@ class LostFilter(YesNoFilter):
         return rows.exclude(lost_at=None)
 
 
-@admin.register(Bot)
 class BotAdmin(LookOnly, DeedAdmin):
+    """Without its money, which billing adds when it registers this."""
+
     list_display = [
         "name",
         "owner_link",
@@ -141,9 +139,6 @@ class BotAdmin(LookOnly, DeedAdmin):
         "wanted",
         "hub",
         "port",
-        "paid",
-        "paid_status",
-        "paid_until",
         "seen_at",
         "why",
         "deleted_at",
@@ -152,7 +147,6 @@ class BotAdmin(LookOnly, DeedAdmin):
     list_select_related = ["owner", "placement__hub"]
     list_filter = [
         "status",
-        "paid",
         "switched_on",
         WantedFilter,
         UnknownFilter,
@@ -160,28 +154,13 @@ class BotAdmin(LookOnly, DeedAdmin):
         TroubleFilter,
         DeletedFilter,
     ]
-    search_fields = ["name", "owner__email", "ssb_id", "id__startswith", "address", "subscription_id"]
+    search_fields = ["name", "owner__email", "ssb_id", "id__startswith", "address"]
     show_full_result_count = False
     actions = ["look_again", "start", "stop", "restart"]
     inlines = [StatusChangeInline, CommandInline]
     fieldsets = [
         (None, {"fields": ["name", "id", "owner_link", "created", "deleted_at"]}),
         ("Wish", {"fields": ["wanted", "switched_on", "restarts"]}),
-        (
-            "Money",
-            {
-                "fields": [
-                    "paid",
-                    "memory_gb",
-                    "paid_status",
-                    "paid_until",
-                    "paid_ends",
-                    "paid_seen_at",
-                    "subscription_id",
-                    "stripe",
-                ]
-            },
-        ),
         (
             "Seen",
             {
@@ -246,10 +225,6 @@ class BotAdmin(LookOnly, DeedAdmin):
     def trouble(self, bot: Bot) -> str:
         return getattr(getattr(bot, "placement", None), "trouble", "")
 
-    @admin.display(description="Stripe")
-    def stripe(self, bot: Bot) -> SafeString:
-        return links(stripe_links(bot))
-
     def wish(self, request: HttpRequest, bots: QuerySet[Bot], deed: Callable[[Bot], None], word: str) -> None:
         # What waits for a restore can't be asked for anything.
         there = [bot for bot in bots if bot.deleted_at is None and bot.lost_at is None]
@@ -273,19 +248,6 @@ class BotAdmin(LookOnly, DeedAdmin):
     @admin.action(description="Restart", permissions=["deed"])
     def restart(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
         self.wish(request, bots, Bot.restart, "Asked to restart")
-
-
-def stripe_links(bot: Bot) -> list[tuple[str, str]]:
-    """Address and word of each page about this bot's money: dj-stripe's mirror, Stripe's own dashboard."""
-    pages = money(bot.owner)
-    if bot.subscription_id:
-        # By Stripe's own id: the mirror's key is dj-stripe's affair.
-        page = reverse("admin:djstripe_subscription_change", args=[quote(bot.subscription_id)])
-        pages.append((f"{page}?_to_field=id", "subscription"))
-        if settings.STRIPE_API_HOST == STRIPE:
-            dashboard = "https://dashboard.stripe.com/" + ("" if settings.STRIPE_LIVE_MODE else "test/")
-            pages.append((f"{dashboard}subscriptions/{bot.subscription_id}", "Stripe's dashboard"))
-    return pages
 
 
 @admin.register(StatusChange)
