@@ -2,13 +2,14 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice, takewhile
 from typing import Any
 
-from .discounts import Discounts
-from .money import CHECKOUT_EXPIRES_AFTER, DAY, Money, declined, full_year, item_of, subscription_of
-from .params import between, flag, metadata, parse, read, text
+from .cards import card_error, declined, full_year
+from .money import CHECKOUT_EXPIRES_AFTER, DAY, Money, item_of, subscription_of
+from .params import between, flag, metadata, one_of, parse, read, text
 from .portal import Portal
 from .specs import (
     ACCOUNT,
@@ -17,6 +18,7 @@ from .specs import (
     CHECKOUT,
     COUPON,
     CUSTOMER,
+    DISPUTE,
     ENDPOINT,
     EXPANDABLE,
     INCLUDABLE,
@@ -31,12 +33,13 @@ from .specs import (
     PRICE,
     PRODUCT,
     PROMOTION_CODE,
+    REFUND,
     RESOURCES,
+    RESUME,
     SUBSCRIPTION,
 )
 from .store import API_VERSION, Json, Problem, Store
-from .tax import Taxes
-from .webhooks import NO_CAUSE, Webhooks
+from .webhooks import MODES, NO_CAUSE, Webhooks
 
 type Handler = Callable[..., Json]
 
@@ -49,9 +52,9 @@ class Api:
         self.webhooks = webhooks
         self.money = money
         self.base_url = base_url
-        self.discounts = Discounts(store, webhooks)
+        self.discounts = money.discounts
         self.portal = Portal(store, webhooks, base_url)
-        self.taxes = Taxes(store, webhooks)
+        self.taxes = money.taxes
         self.routes = dict(self._routes())
 
     def answer(self, method: str, path: str, form: str, headers: dict[str, str]) -> Json:
@@ -103,12 +106,19 @@ class Api:
         yield ("POST", "payment_methods/:id/detach"), self.detach_payment_method
         yield ("POST", "subscriptions"), self.create_subscription
         yield ("POST", "subscriptions/:id"), self.update_subscription
+        yield ("POST", "subscriptions/:id/resume"), self.resume_subscription
         yield ("DELETE", "subscriptions/:id"), self.cancel_subscription
         yield ("GET", "subscription_items"), self.subscription_items
         yield ("GET", "subscription_items/:id"), self.subscription_item
         yield ("POST", "invoices/:id"), partial(self._update, "invoice", {"metadata": metadata})
+        yield ("POST", "invoices/:id/finalize"), self.finalize_invoice
         yield ("POST", "invoices/:id/pay"), self.pay_invoice
         yield ("GET", "invoices/:id/lines"), self.invoice_lines
+        yield ("POST", "charges/:id"), partial(self._update, "charge", {"metadata": metadata})
+        yield ("POST", "refunds"), self.create_refund
+        yield ("POST", "refunds/:id"), partial(self._update, "refund", {"metadata": metadata})
+        yield ("POST", "disputes/:id"), self.answer_dispute
+        yield ("POST", "disputes/:id/close"), self.close_dispute
         yield ("POST", "checkout/sessions"), self.create_checkout
         yield ("POST", "checkout/sessions/:id/expire"), self.expire_checkout
         yield ("GET", "checkout/sessions/:id/line_items"), self.checkout_lines
@@ -128,6 +138,8 @@ class Api:
         yield ("POST", "webhook_endpoints/:id"), self.update_endpoint
         yield ("DELETE", "webhook_endpoints/:id"), self.delete_endpoint
         yield ("POST", "test_helpers/_advance"), self.advance
+        yield ("POST", "test_helpers/_settings"), self.choose_settings
+        yield ("POST", "test_helpers/_webhooks"), self.choose_webhooks
 
     def _find(self, method: str, path: str) -> tuple[Handler, list[str]]:
         words = path.strip("/").split("/")
@@ -160,22 +172,35 @@ class Api:
 
     def _list(self, kind: str, path: str, filters: dict[str, Any], params: Json) -> Json:
         values = read(params, {**filters, **PAGE})
-        if customer := values.get("customer"):
-            self.store.get("customer", customer, "customer")
-        found = [each for each in reversed(self.store.all(kind)) if _fits(kind, each, values)]
-        return self._cut(found, f"/v1/{path}", values)
+        found = self._candidates(kind, values)
+        return self._cut(found, f"/v1/{path}", values, lambda each: _fits(kind, each, values))
 
-    def _cut(self, found: list[Json], url: str, values: Json) -> Json:
-        """One page of a list that begins with the newest."""
+    def _candidates(self, kind: str, values: Json) -> Iterable[Json]:
+        """Newest first, what may fit: a filter that names an object leaves only what its customer has."""
+        named = {**values, **values.get("payment", {})}
+        for name in ("customer", "subscription", "invoice", "charge", "payment_intent"):
+            if isinstance(named.get(name), str):
+                owner = self.store.get(name, named[name], name)
+                return reversed(self.store.of_customer(kind, owner["id"] if name == "customer" else owner["customer"]))
+        since = values.get("created", {})
+        oldest = max(since.get("gt", 0), since.get("gte", 0))
+        return takewhile(lambda each: each["created"] >= oldest, self.store.newest(kind))
+
+    def _cut(
+        self, found: Iterable[Json], url: str, values: Json, fits: Callable[[Json], bool] = lambda each: True
+    ) -> Json:
+        """One page of what fits in a list that begins with the newest."""
         limit = values.get("limit", 10)
         if not 1 <= limit <= 100:
             raise Problem(400, "Limit must be between 1 and 100.", param="limit")
         if cursor := values.get("starting_after"):
-            found = found[_position(found, cursor, "starting_after") + 1 :]
+            page = list(islice(filter(fits, _after(found, cursor)), limit + 1))
         elif cursor := values.get("ending_before"):
-            found = found[: _position(found, cursor, "ending_before")]
-            return _page(found[-limit:], url, len(found) > limit)
-        return _page(found[:limit], url, len(found) > limit)
+            before = list(filter(fits, _before(found, cursor)))
+            return _page(before[-limit:], url, len(before) > limit)
+        else:
+            page = list(islice(filter(fits, found), limit + 1))
+        return _page(page[:limit], url, len(page) > limit)
 
     def _expand(self, here: Any, names: list[str], whole: str) -> None:
         """Puts objects in the place of their ids, along a path such as `data.latest_invoice`."""
@@ -212,6 +237,18 @@ class Api:
         values = read(params, {"seconds": between(0, 3650 * DAY)}, required=["seconds"])
         self.money.advance(values["seconds"])
         return {"object": "clock", "now": self.store.now()}
+
+    def choose_settings(self, params: Json) -> Json:
+        """Ours, not Stripe's, where the owner of the account chooses in the Dashboard: what the last retry leads to."""
+        values = read(params, {"after_retries": one_of("cancel", "unpaid", "past_due")}, required=["after_retries"])
+        self.store.settings |= values
+        return {"object": "settings", **self.store.settings}
+
+    def choose_webhooks(self, params: Json) -> Json:
+        """Ours, not Stripe's: has webhooks delivered, held back or lost from now on."""
+        values = read(params, {"mode": one_of(*MODES)}, required=["mode"])
+        self.webhooks.set_mode(values["mode"])
+        return {"object": "webhooks", **values}
 
     # Products and prices --------------------------------------------------------------------------
 
@@ -357,7 +394,7 @@ class Api:
         read(params, {})
         card = self.store.get("payment_method", card_id)
         before = self.store.public(card)
-        card["customer"] = None
+        self.store.assign(card, None)
         self.webhooks.emit("payment_method.detached", card, {"customer": before["customer"]})
         return card
 
@@ -381,15 +418,10 @@ class Api:
         price, quantity = self._one_item(values["items"], "items")
         card_id = values.get("default_payment_method")
         card = self._own_card(card_id, customer["id"], "default_payment_method") if card_id else None
-        subscription = self.money.create_subscription(
-            customer,
-            price,
-            quantity,
-            card,
-            values.get("trial_period_days", 0),
-            values.get("metadata"),
-            values.get("description"),
-        )
+        subtotal = price["unit_amount"] * quantity
+        discounts = self.discounts.asked(values.get("discounts") or [], customer, subtotal, price["currency"])
+        asked = {**values, "discounts": discounts}
+        subscription = self.money.create_subscription(customer, price, quantity, card, asked)
         if values.get("cancel_at_period_end"):
             self.money.schedule_cancel(subscription)
         return subscription
@@ -402,11 +434,13 @@ class Api:
         price, quantity = self._changed_item(values.get("items", []))
         if card := values.get("default_payment_method"):
             self._own_card(card, subscription["customer"], "default_payment_method")
+        proration = values.get("proration_behavior", "create_prorations")
+        if values.get("payment_behavior") == "error_if_incomplete":
+            self.money.check_payable(subscription, price, quantity, proration)
         before = self.store.public(subscription)
-        self.money.change_item(subscription, price, quantity)
-        kept = ("default_payment_method", "description", "metadata")
+        kept = ("default_payment_method", "description", "metadata", "trial_settings")
         _merge(subscription, {name: values[name] for name in kept if name in values})
-        self.money.changed(subscription, before, "customer.subscription.updated")
+        self.money.change_item(subscription, price, quantity, proration, before)
         self._change_end(subscription, values)
         return subscription
 
@@ -424,7 +458,15 @@ class Api:
         if subscription["status"] in ("canceled", "incomplete_expired"):
             raise Problem(404, f"No such subscription: '{subscription_id}'", "resource_missing", "id")
         subscription["cancellation_details"] |= values.get("cancellation_details") or {}
-        self.money.cancel(subscription)
+        self.money.cancel(
+            subscription, prorate=values.get("prorate", False), invoice_now=values.get("invoice_now", False)
+        )
+        return subscription
+
+    def resume_subscription(self, params: Json, subscription_id: str) -> Json:
+        read(params, RESUME)
+        subscription = self.store.get("subscription", subscription_id)
+        self.money.resume(subscription)
         return subscription
 
     def _one_item(self, items: list[Json], param: str) -> tuple[Json, int]:
@@ -463,12 +505,24 @@ class Api:
     # Invoices -------------------------------------------------------------------------------------
 
     def pay_invoice(self, params: Json, invoice_id: str) -> Json:
-        read(params, {"off_session": flag})
+        values = read(params, {"off_session": flag})
         invoice = self.store.get("invoice", invoice_id, "invoice")
-        if invoice["status"] != "open":
+        if invoice["status"] not in ("draft", "open"):
             raise Problem(400, f"Invoice is {invoice['status']}, so it cannot be paid.", "invoice_not_open")
-        if not self.money.pay(invoice, by_hand=True):
-            raise declined("generic_decline")
+        refusal = self.money.pay(invoice, by_hand=True, present=not values.get("off_session"))
+        if self.money.charges.is_asking(invoice):
+            words = "This payment requires additional user action before it can be completed successfully."
+            raise card_error(words, "invoice_payment_intent_requires_action")
+        if refusal:
+            raise declined(refusal)
+        return invoice
+
+    def finalize_invoice(self, params: Json, invoice_id: str) -> Json:
+        read(params, {"auto_advance": flag})
+        invoice = self.store.get("invoice", invoice_id, "invoice")
+        if invoice["status"] != "draft":
+            raise Problem(400, "This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+        self.money.finalize(invoice)
         return invoice
 
     def invoice_lines(self, params: Json, invoice_id: str) -> Json:
@@ -487,6 +541,33 @@ class Api:
     def tax_id(self, params: Json, customer_id: str, tax_id: str) -> Json:
         read(params, {})
         return self.taxes.of_customer(customer_id, tax_id)
+
+    # Refunds and disputes -------------------------------------------------------------------------
+
+    def create_refund(self, params: Json) -> Json:
+        values = read(params, REFUND)
+        if bool(values.get("charge")) == bool(values.get("payment_intent")):
+            raise Problem(400, "Specify one of charge and payment_intent.", "parameter_missing", "charge")
+        if values.get("charge"):
+            charge = self.store.get("charge", values["charge"], "charge")
+        else:
+            intent = self.store.get("payment_intent", values["payment_intent"], "payment_intent")
+            charge = self.money.charges.charge_of(intent)
+        return self.money.charges.refund(charge, values.get("amount"), values.get("reason"), values.get("metadata", {}))
+
+    def answer_dispute(self, params: Json, dispute_id: str) -> Json:
+        values = read(params, DISPUTE)
+        dispute = self.store.get("dispute", dispute_id)
+        _merge(dispute, {name: value for name, value in values.items() if name == "metadata"})
+        self.money.charges.answer(dispute, values.get("evidence", {}), values.get("submit", True))
+        return dispute
+
+    def close_dispute(self, params: Json, dispute_id: str) -> Json:
+        """The seller gives in."""
+        read(params, {})
+        dispute = self.store.get("dispute", dispute_id)
+        self.money.charges.close(dispute, "lost")
+        return dispute
 
     # Checkout -------------------------------------------------------------------------------------
 
@@ -635,6 +716,10 @@ def _matches(kind: str, each: Json, name: str, value: Any) -> bool:
             return True
         case "invoice", "subscription":
             return subscription_of(each) == value
+        case "invoice_payment", "payment":
+            return bool(each["payment"] == {"type": "payment_intent"} | value)
+        case "invoiceitem", "pending":
+            return (each["invoice"] is None) == value
         case "subscription", "price":
             return bool(item_of(each)["price"] == value)
         case "subscription", "status" if value == "all":
@@ -657,11 +742,20 @@ def _within(created: int, limits: dict[str, int]) -> bool:
     )
 
 
-def _position(found: list[Json], cursor: str, param: str) -> int:
-    for at, each in enumerate(found):
+def _after(found: Iterable[Json], cursor: str) -> Iterator[Json]:
+    rest = iter(found)
+    if not any(each["id"] == cursor for each in rest):
+        raise Problem(400, f"No such object: '{cursor}'", "resource_missing", "starting_after")
+    return rest
+
+
+def _before(found: Iterable[Json], cursor: str) -> list[Json]:
+    before: list[Json] = []
+    for each in found:
         if each["id"] == cursor:
-            return at
-    raise Problem(400, f"No such object: '{cursor}'", "resource_missing", param)
+            return before
+        before.append(each)
+    raise Problem(400, f"No such object: '{cursor}'", "resource_missing", "ending_before")
 
 
 def _page(data: list[Json], url: str, has_more: bool) -> Json:

@@ -49,11 +49,17 @@ class LocalStripe:
     its last write, so requests cannot disturb each other. Django must be set up: the pages use its templates.
     """
 
-    def __init__(self, state_file: Path | None, base_url: str, retry_delays: tuple[float, ...] = RETRY_DELAYS) -> None:
+    def __init__(
+        self,
+        state_file: Path | None,
+        base_url: str,
+        retry_delays: tuple[float, ...] = RETRY_DELAYS,
+        clock_offset: int = 0,
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         # A page elsewhere must not press our buttons in somebody's browser.
         self.hosts = ("127.0.0.1", "localhost", urlsplit(base_url).hostname)
-        self.store = Store(state_file)
+        self.store = Store(state_file, clock_offset)
         self.webhooks = Webhooks(self.store, retry_delays)
         self.money = Money(self.store, self.webhooks, self.base_url)
         self.api = Api(self.store, self.webhooks, self.money, self.base_url)
@@ -86,7 +92,8 @@ class LocalStripe:
             await asyncio.sleep(LOOK_AT_THE_CLOCK_EVERY)
             try:
                 if self.money.catch_up():
-                    self.store.save()
+                    self.store.save_soon()
+                self.store.save_if_due()
             except OSError as error:
                 log.error("the local Stripe cannot save its state: %s", error)
 
@@ -140,7 +147,7 @@ class LocalStripe:
     def _saved(self, answer: Answer, is_api: bool) -> Answer:
         """The answer once its changes are on disk. A refusal may have changed something: a declined invoice."""
         try:
-            self.store.save()
+            self.store.save_soon()
         except OSError as error:
             log.error("the local Stripe cannot save its state: %s", error)
             words = f"The local Stripe cannot write {self.store.state_file}: {error.strerror}."
@@ -148,13 +155,19 @@ class LocalStripe:
         return answer
 
 
-def make_app(state_file: Path | None, base_url: str, retry_delays: tuple[float, ...] = RETRY_DELAYS) -> LocalStripe:
+def make_app(
+    state_file: Path | None,
+    base_url: str,
+    retry_delays: tuple[float, ...] = RETRY_DELAYS,
+    clock_offset: int = 0,
+) -> LocalStripe:
     """The app for uvicorn. `base_url` is where browsers find its pages: it begins the address of each page.
 
     Without a state file nothing outlives the process. Raises CorruptState with the remedy when the file
-    cannot be read. `retry_delays` are the pauses in seconds between the tries of one webhook.
+    cannot be read. `retry_delays` are the pauses in seconds between the tries of one webhook. `clock_offset` lets the
+    clock of a new state begin that many seconds ahead of the machine's, or behind it.
     """
-    return LocalStripe(state_file, base_url, retry_delays)
+    return LocalStripe(state_file, base_url, retry_delays, clock_offset)
 
 
 async def _read(receive: Any) -> bytes | None:

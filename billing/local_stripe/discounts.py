@@ -130,7 +130,7 @@ class Discounts:
             else:
                 code = self.store.get("promotion_code", entry["promotion_code"], "discounts[0][promotion_code]")
                 self.check_code(code, customer, subtotal, currency)
-        return [{"coupon": None, "promotion_code": None} | entry for entry in entries]
+        return [{"coupon": entry.get("coupon"), "promotion_code": entry.get("promotion_code")} for entry in entries]
 
     def offs_of(self, entries: list[Json]) -> list[Off]:
         """What entries as `asked` would take off: nothing is redeemed yet."""

@@ -111,6 +111,7 @@ NEW_PROMOTION_CODE: dict[str, Any] = {
 }
 DISCOUNTS = [{"coupon": text, "promotion_code": text}]
 AUTOMATIC_TAX = {"enabled": flag}
+TRIAL_SETTINGS = {"end_behavior": {"missing_payment_method": one_of("cancel", "create_invoice", "pause")}}
 SUBSCRIPTION = {
     "automatic_tax": AUTOMATIC_TAX,
     "cancel_at": moment,
@@ -123,6 +124,7 @@ SUBSCRIPTION = {
     "off_session": flag,
     "payment_behavior": one_of("allow_incomplete", "default_incomplete", "error_if_incomplete"),
     "proration_behavior": one_of("none", "create_prorations", "always_invoice"),
+    "trial_settings": TRIAL_SETTINGS,
 }
 NEW_SUBSCRIPTION = {**SUBSCRIPTION, "customer": text, "trial_period_days": between(1, 730)}
 CANCEL = {
@@ -147,7 +149,12 @@ CHECKOUT = {
     "mode": one_of("subscription", "payment", "setup"),
     "payment_method_collection": one_of("always", "if_required"),
     "payment_method_types": [one_of("card")],
-    "subscription_data": {"description": text, "metadata": metadata, "trial_period_days": between(1, 730)},
+    "subscription_data": {
+        "description": text,
+        "metadata": metadata,
+        "trial_period_days": between(1, 730),
+        "trial_settings": TRIAL_SETTINGS,
+    },
     "success_url": web_address,
     "tax_id_collection": {"enabled": flag},
     "ui_mode": one_of("hosted_page"),
@@ -210,9 +217,24 @@ PORTAL = {
 ENDPOINT = {"description": text, "enabled_events": [filled], "metadata": metadata, "url": web_address}
 NEW_ENDPOINT = {**ENDPOINT, "api_version": text, "connect": flag}
 
+REFUND = {
+    "amount": between(1, 99_999_999),
+    "charge": text,
+    "metadata": metadata,
+    "payment_intent": text,
+    "reason": one_of("duplicate", "fraudulent", "requested_by_customer"),
+}
+DISPUTE = {
+    "evidence": {"uncategorized_text": text},
+    "metadata": metadata,
+    "submit": flag,
+}
+RESUME = {"billing_cycle_anchor": one_of("now")}
+
 # Kind of object and the filters of its list, by path.
 RESOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "billing_portal/configurations": ("billing_portal.configuration", {"active": flag, "is_default": flag}),
+    "charges": ("charge", {"customer": text, "payment_intent": text}),
     "checkout/sessions": (
         "checkout.session",
         {"customer": text, "subscription": text, "status": one_of("open", "complete", "expired")},
@@ -220,7 +242,16 @@ RESOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "coupons": ("coupon", {}),
     "customers": ("customer", {"email": text}),
     "events": ("event", {"type": text, "types": [text], "delivery_success": flag}),
-    "invoice_payments": ("invoice_payment", {"invoice": text, "status": text}),
+    "disputes": ("dispute", {"charge": text, "payment_intent": text}),
+    "invoice_payments": (
+        "invoice_payment",
+        {
+            "invoice": text,
+            "payment": {"type": one_of("payment_intent"), "payment_intent": text},
+            "status": one_of("open", "paid", "canceled"),
+        },
+    ),
+    "invoiceitems": ("invoiceitem", {"customer": text, "invoice": text, "pending": flag}),
     "invoices": ("invoice", {"customer": text, "subscription": text, "status": text}),
     "payment_intents": ("payment_intent", {"customer": text}),
     "payment_methods": ("payment_method", {"customer": text, "type": one_of("card")}),
@@ -239,6 +270,7 @@ RESOURCES: dict[str, tuple[str, dict[str, Any]]] = {
         "promotion_code",
         {"active": flag, "code": text, "coupon": text, "customer": text},
     ),
+    "refunds": ("refund", {"charge": text, "payment_intent": text}),
     "subscriptions": ("subscription", {"customer": text, "price": text, "status": text}),
     "tax_rates": ("tax_rate", {"active": flag, "inclusive": flag}),
     "webhook_endpoints": ("webhook_endpoint", {}),
@@ -246,21 +278,20 @@ RESOURCES: dict[str, tuple[str, dict[str, Any]]] = {
 # What the local Stripe never has any of, though readers ask: these lists are always empty.
 NEVER_ANY = (
     "accounts",
-    "charges",
     "customers/:id/balance_transactions",
     "customers/:id/sources",
-    "disputes",
     "products/:id/features",
-    "refunds",
     "setup_intents",
 )
 EXPANDABLE = {
+    "charge": "charge",
     "configuration": "billing_portal.configuration",
     "coupon": "coupon",
     "customer": "customer",
     "default_payment_method": "payment_method",
     "discounts": "discount",
     "invoice": "invoice",
+    "latest_charge": "charge",
     "latest_invoice": "invoice",
     "payment_intent": "payment_intent",
     "payment_method": "payment_method",

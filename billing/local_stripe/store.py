@@ -6,33 +6,45 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 type Json = dict[str, Any]
 
 API_VERSION = "2026-05-27.dahlia"
-STATE_VERSION = 1
+STATE_VERSION = 2
 # Stripe forgets events after 30 days. Counting is simpler, and bounds the file.
-KEPT_EVENTS = 1000
+KEPT_EVENTS = 20_000
 KEPT_IDEMPOTENCY_KEYS = 500
 IDEMPOTENCY_KEYS_KEPT_FOR = 24 * 3600  # seconds, as with Stripe
+# A state that takes longer than this to write is no longer written before each answer: see `save_soon`.
+QUICK_TO_SAVE = 0.02
 
 PREFIXES = {
+    "billing_portal.configuration": "bpc",
     "billing_portal.session": "bps",
+    "charge": "ch",
     "checkout.session": "cs_test",
     "customer": "cus",
+    "discount": "di",
+    "dispute": "du",
     "event": "evt",
     "invoice": "in",
     "invoice_payment": "inpay",
+    "invoiceitem": "ii",
     "item": "li",
     "line_item": "il",
     "payment_intent": "pi",
     "payment_method": "pm",
     "price": "price",
     "product": "prod",
+    "promotion_code": "promo",
+    "refund": "re",
     "subscription": "sub",
     "subscription_item": "si",
+    "tax_id": "txi",
+    "tax_rate": "txr",
     "webhook_endpoint": "we",
 }
 
@@ -69,14 +81,22 @@ class Store:
 
     Names that begin with an underscore are our own notes on an object and are never shown. A price inside of
     an item is stored as its id, so that each object is in one place only.
+
+    A clock that begins elsewhere than the machine's (`clock_offset`, in seconds) does so only in a new state.
     """
 
-    def __init__(self, state_file: Path | None) -> None:
+    def __init__(self, state_file: Path | None, clock_offset: int = 0) -> None:
         self.state_file = state_file
-        self.clock_offset = 0
+        self.clock_offset = clock_offset
         self.objects: dict[str, dict[str, Json]] = {}
+        # What the owner of the account chose: here, what becomes of a subscription after the last retry.
+        self.settings: dict[str, str] = {"after_retries": "cancel"}
         self.idempotency: dict[str, Json] = {}
         self.deliveries: list[Json] = []
+        # Ids by kind and customer. Some may have gone or changed hands since: `of_customer` looks.
+        self._owned: dict[tuple[str, str], dict[str, None]] = {}
+        self._unsaved = False
+        self._save_again_at = 0.0
         if state_file is not None and state_file.exists():
             self._load(state_file)
 
@@ -105,8 +125,22 @@ class Store:
 
     def add(self, kind: str, **fields: Any) -> Json:
         made = self.make(kind, **fields)
-        self.objects.setdefault(kind, {})[made["id"]] = made
+        self.put(made)
         return made
+
+    def put(self, made: Json) -> None:
+        """Into the store, and among what its customer has."""
+        self.objects.setdefault(made["object"], {})[made["id"]] = made
+        self._own(made)
+
+    def assign(self, found: Json, customer_id: str | None) -> None:
+        """Gives an object to a customer, or to nobody."""
+        found["customer"] = customer_id
+        self._own(found)
+
+    def _own(self, found: Json) -> None:
+        if owner := _owner(found):
+            self._owned.setdefault((found["object"], owner), {})[found["id"]] = None
 
     def remove(self, kind: str, object_id: str) -> None:
         del self.objects[kind][object_id]
@@ -145,7 +179,13 @@ class Store:
         self.idempotency[key] = {"asked": asked, "reply": reply, "at": self.now()}
 
     def of_customer(self, kind: str, customer_id: str) -> list[Json]:
-        return [found for found in self.all(kind) if found["customer"] == customer_id]
+        """What a customer has of a kind, oldest first."""
+        ids = self._owned.get((kind, customer_id), ())
+        return [found for each in ids if (found := self.find(kind, each)) and _owner(found) == customer_id]
+
+    def newest(self, kind: str) -> Iterator[Json]:
+        """Every object of a kind, newest first, each looked up only when its turn comes."""
+        return (found for found in reversed(self.objects.get(kind, {}).values()) if not found.get("deleted"))
 
     def public(self, stored: Json) -> Json:
         """A copy as the API shows it: without our notes, with the price inside of each item."""
@@ -159,8 +199,7 @@ class Store:
             return value
         if value.get("object") == "event":
             # What an event tells is the past: it was copied when it happened.
-            waiting = sum(each["event"] == value["id"] for each in self.deliveries)
-            return copy.deepcopy(value) | {"pending_webhooks": waiting}
+            return copy.deepcopy(value)
         shown = {name: self._shown(each) for name, each in value.items() if not name.startswith("_")}
         if value.get("object") in ("subscription_item", "item"):
             shown["price"] = copy.deepcopy(self.get("price", value["price"]))
@@ -168,27 +207,47 @@ class Store:
 
     # The file -------------------------------------------------------------------------------------
 
+    def save_soon(self) -> None:
+        """Writes the state now if that is quick, else when it has rested nine times as long as writing took.
+
+        A small state is on disk before each answer. Of a big one (thousands of subscriptions) a kill loses the last
+        seconds, as if they had never been; the server's clock and its end write what is left.
+        """
+        self._unsaved = True
+        self.save_if_due()
+
+    def save_if_due(self) -> None:
+        if self._unsaved and time.monotonic() >= self._save_again_at:
+            self.save()
+
     def save(self) -> None:
         """Writes a new file and puts it in the old one's place, so that a kill leaves one of the two."""
-        if self.state_file is None:
-            return
         self._forget_the_oldest()
+        if self.state_file is not None:
+            began = time.monotonic()
+            self._write(self.state_file)
+            took = time.monotonic() - began
+            self._save_again_at = began + 10 * took if took > QUICK_TO_SAVE else 0.0
+        self._unsaved = False
+
+    def _write(self, path: Path) -> None:
         state = {
             "version": STATE_VERSION,
             "clock_offset": self.clock_offset,
+            "settings": self.settings,
             "objects": self.objects,
             "idempotency": self.idempotency,
             "deliveries": self.deliveries,
         }
-        self.state_file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.state_file.with_name(self.state_file.name + ".new")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".new")
         unfinished.unlink(missing_ok=True)
         # The webhook secrets are in it: nobody else may read it, not even for the moment between open and
         # chmod.
         handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(state, file)
-        unfinished.replace(self.state_file)
+            file.write(json.dumps(state))
+        unfinished.replace(path)
 
     def _load(self, path: Path) -> None:
         try:
@@ -196,7 +255,10 @@ class Store:
             if state["version"] != STATE_VERSION:
                 raise ValueError(f"its version is {state['version']}, not {STATE_VERSION}")
             self.clock_offset = int(state["clock_offset"])
+            self.settings |= state.get("settings", {})
             self.objects = {kind: dict(found) for kind, found in state["objects"].items()}
+            for found in [each for kind in self.objects.values() for each in kind.values()]:
+                self._own(found)
             # Before keys had their time they were kept for ever.
             self.idempotency = {key: known for key, known in state["idempotency"].items() if "at" in known}
             self.deliveries = list(state["deliveries"])
@@ -207,13 +269,18 @@ class Store:
             ) from error
 
     def _forget_the_oldest(self) -> None:
-        waiting = {each["event"] for each in self.deliveries}
-        for event_id in _too_many(self.objects.get("event", {}), KEPT_EVENTS):
-            if event_id not in waiting:
+        if too_many := _too_many(self.objects.get("event", {}), KEPT_EVENTS):
+            waiting = {each["event"] for each in self.deliveries}
+            for event_id in [each for each in too_many if each not in waiting]:
                 self.remove("event", event_id)
         for key in _too_many(self.idempotency, KEPT_IDEMPOTENCY_KEYS):
             del self.idempotency[key]
 
 
-def _too_many(kept: dict[str, Json], limit: int) -> Iterator[str]:
-    yield from list(kept)[: max(0, len(kept) - limit)]
+def _owner(found: Json) -> str:
+    """Whose it is. What shows no customer may have a note of one."""
+    return found.get("customer") or found.get("_customer") or ""
+
+
+def _too_many(kept: dict[str, Json], limit: int) -> list[str]:
+    return list(islice(kept, max(0, len(kept) - limit)))

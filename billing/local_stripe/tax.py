@@ -8,10 +8,25 @@ from .specs import NEW_TAX_ID
 from .store import Json, Problem, Store
 from .webhooks import Webhooks
 
-# Made up, in percent. A country that is not here pays none: the made-up seller is not registered there.
-PERCENTS = {"AT": 20, "BE": 21, "CH": 8, "DE": 19, "ES": 21, "FR": 20, "GB": 20, "IE": 23, "IT": 22, "NL": 21}
+# Names and rates in percent. The rates are made up; where there is none, the made-up seller need not collect any.
+COUNTRIES = {
+    "AT": ("Austria", 20),
+    "BE": ("Belgium", 21),
+    "CA": ("Canada", 0),
+    "CH": ("Switzerland", 8),
+    "DE": ("Germany", 19),
+    "ES": ("Spain", 21),
+    "FR": ("France", 20),
+    "GB": ("United Kingdom", 20),
+    "IE": ("Ireland", 23),
+    "IT": ("Italy", 22),
+    "NL": ("Netherlands", 21),
+    "NZ": ("New Zealand", 0),
+    "US": ("United States", 0),
+}
 HOME = "FR"
-OUTSIDE_THE_EU = ("CH", "GB")
+# How a business proves to be one, by country: all others here are in the European Union or have no such number.
+TAX_IDS = {"CA": "", "CH": "ch_vat", "GB": "gb_vat", "NZ": "", "US": ""}
 
 
 class Taxes:
@@ -28,9 +43,9 @@ class Taxes:
         return self.rate_in(country, has_vat_id) if country else None
 
     def rate_in(self, country: str, has_vat_id: bool = False) -> Rate:
-        percent = PERCENTS.get(country, 0)
+        _, percent = COUNTRIES.get(country, ("", 0))
         reason = "standard_rated" if percent else "not_collecting"
-        if has_vat_id and percent and country != HOME and country not in OUTSIDE_THE_EU:
+        if has_vat_id and country != HOME and tax_id_type(country) == "eu_vat":
             percent, reason = 0, "reverse_charge"
         return Rate(self._tax_rate(country, percent)["id"], Decimal(percent), reason)
 
@@ -75,6 +90,17 @@ class Taxes:
         self.emit("customer.tax_id.created", tax_id)
         return tax_id
 
+    def learn(self, customer: Json, details: Json) -> None:
+        """Keeps what a customer said at Checkout: where they are, their name and the number of their business."""
+        before = self.store.public(customer)
+        customer.update({name: details[name] for name in ("address", "name") if details.get(name)})
+        now = self.store.public(customer)
+        previous = {name: was for name, was in before.items() if now[name] != was}
+        if previous:
+            self.emit("customer.updated", customer, previous)
+        for each in details.get("tax_ids", []):
+            self.add_tax_id(customer, each["type"], each["value"])
+
     def delete_tax_id(self, params: Json, customer_id: str, tax_id: str) -> Json:
         read(params, {})
         found = self.of_customer(customer_id, tax_id)
@@ -92,6 +118,11 @@ class Taxes:
 def country_of(customer: Json) -> str:
     """Where a customer is taxed, as a code of two letters, or nothing."""
     return str((customer.get("address") or {}).get("country") or "").upper()
+
+
+def tax_id_type(country: str) -> str:
+    """Stripe's name for the number of a business there, or nothing."""
+    return TAX_IDS.get(country, "eu_vat") if country in COUNTRIES else ""
 
 
 def check_location(customer: Json) -> None:

@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 import time
+from collections.abc import Iterable
 
 import aiohttp
 
@@ -16,6 +17,8 @@ log = logging.getLogger("billing.local_stripe")
 RETRY_DELAYS = (1.0, 5.0, 20.0)
 TIMEOUT = aiohttp.ClientTimeout(total=20)
 NO_CAUSE: Json = {"id": None, "idempotency_key": None}
+# What becomes of webhooks: sent, kept for later, or lost as if the network had swallowed them.
+MODES = ("deliver", "hold", "drop")
 
 
 class Webhooks:
@@ -38,30 +41,49 @@ class Webhooks:
         data: Json = {"object": self.store.public(subject)}
         if previous is not None:
             data["previous_attributes"] = previous
+        listeners = [each["id"] for each in self.store.all("webhook_endpoint") if _wants(each, kind)]
+        if self.mode == "drop":
+            listeners = []
         event = self.store.add(
-            "event", type=kind, api_version=API_VERSION, data=data, pending_webhooks=0, request=self.cause
+            "event", type=kind, api_version=API_VERSION, data=data, pending_webhooks=len(listeners), request=self.cause
         )
         del event["metadata"]
-        for endpoint in self.store.all("webhook_endpoint"):
-            if _wants(endpoint, kind):
-                self.store.deliveries.append({"event": event["id"], "endpoint": endpoint["id"], "tries": 0})
-        self._wake()
+        self.store.deliveries += [{"event": event["id"], "endpoint": each, "tries": 0} for each in listeners]
+        self._wake(listeners)
+
+    @property
+    def mode(self) -> str:
+        return self.store.settings.get("webhooks", "deliver")
+
+    def set_mode(self, mode: str) -> None:
+        """From now on webhooks are delivered, held back or lost. Those held back go out once they are delivered again."""
+        self.store.settings["webhooks"] = mode
+        self._wake({each["endpoint"] for each in self.store.deliveries})
 
     def waiting(self) -> list[Json]:
-        """Deliveries that are still being tried."""
-        return [each for each in self.store.deliveries if each["tries"] <= len(self.retry_delays)]
+        """Deliveries that are being tried: none while they are held back."""
+        return [each for each in self.store.deliveries if self._is_waiting(each)]
+
+    def _is_waiting(self, delivery: Json) -> bool:
+        return bool(self.mode != "hold" and delivery["tries"] <= len(self.retry_delays))
 
     def forget(self, endpoint_id: str) -> None:
         """Drops what waits for an endpoint that is deleted or disabled."""
-        deliveries = self.store.deliveries
-        deliveries[:] = [each for each in deliveries if each["endpoint"] != endpoint_id]
+        for delivery in [each for each in self.store.deliveries if each["endpoint"] == endpoint_id]:
+            self._drop(delivery)
+
+    def _drop(self, delivery: Json) -> None:
+        if delivery in self.store.deliveries:
+            self.store.deliveries.remove(delivery)
+            if event := self.store.find("event", delivery["event"]):
+                event["pending_webhooks"] -= 1
 
     async def start(self) -> None:
         """Begins to deliver, first what an earlier run left undelivered."""
         for delivery in self.store.deliveries:
             delivery["tries"] = 0
         self._client = aiohttp.ClientSession(timeout=TIMEOUT)
-        self._wake()
+        self._wake({each["endpoint"] for each in self.store.deliveries})
 
     async def stop(self) -> None:
         """Ends all deliveries where they are. What is not delivered stays in the store."""
@@ -73,11 +95,11 @@ class Webhooks:
         if client is not None:
             await client.close()
 
-    def _wake(self) -> None:
-        """Gives a task to each endpoint that has something waiting and no task yet."""
+    def _wake(self, endpoint_ids: Iterable[str]) -> None:
+        """Gives a task to each of these endpoints that has none yet."""
         if self._client is None:
             return
-        for endpoint_id in {each["endpoint"] for each in self.waiting()} - self._tasks.keys():
+        for endpoint_id in set(endpoint_ids) - self._tasks.keys():
             self._tasks[endpoint_id] = asyncio.create_task(self._drain(endpoint_id, self._client))
 
     async def _drain(self, endpoint_id: str, client: aiohttp.ClientSession) -> None:
@@ -89,10 +111,11 @@ class Webhooks:
             del self._tasks[endpoint_id]
         # Saved only now and not after each: a kill before this line sends some again, which every receiver of
         # webhooks must bear anyway.
-        self.store.save()
+        self.store.save_soon()
 
     def _next(self, endpoint_id: str) -> Json | None:
-        return next((each for each in self.waiting() if each["endpoint"] == endpoint_id), None)
+        waiting = (each for each in self.store.deliveries if self._is_waiting(each))
+        return next((each for each in waiting if each["endpoint"] == endpoint_id), None)
 
     async def _deliver(self, delivery: Json, client: aiohttp.ClientSession) -> None:
         endpoint = self.store.find("webhook_endpoint", delivery["endpoint"])
@@ -101,8 +124,7 @@ class Webhooks:
         if endpoint and event:
             outcome = await self._send(endpoint, event, client)
         if outcome in ("", "its endpoint or event is gone"):
-            if delivery in self.store.deliveries:
-                self.store.deliveries.remove(delivery)
+            self._drop(delivery)
             return
         log.warning("webhook %s to %s: %s", event and event["type"], endpoint and endpoint["url"], outcome)
         delivery["tries"] += 1

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 import stripe
 
-from billing.local_stripe.money import next_boundary
+from billing.local_stripe.periods import next_boundary
 from tests.support.local_stripe import DAY, PaymentRefused, RunningLocalStripe
 
 FAILS_LATER = "4000000000000341"
@@ -68,11 +68,13 @@ def test_each_step_is_told_as_an_event(local_stripe: RunningLocalStripe) -> None
         "invoice.created",
         "invoice.finalized",
         "payment_intent.created",
+        "charge.succeeded",
         "payment_intent.succeeded",
         "invoice.paid",
         "invoice.payment_succeeded",
         "customer.subscription.updated",
         "checkout.session.completed",
+        "billing_portal.configuration.created",
         "payment_method.attached",
         "customer.updated",
         "customer.subscription.updated",
@@ -80,6 +82,7 @@ def test_each_step_is_told_as_an_event(local_stripe: RunningLocalStripe) -> None
         "invoice.created",
         "invoice.finalized",
         "payment_intent.created",
+        "charge.failed",
         "payment_intent.payment_failed",
         "invoice.payment_failed",
         "customer.subscription.updated",
