@@ -78,5 +78,7 @@ def price_of(bot: Bot, locale: Locale) -> str:
 def usual(bot: Bot) -> str:
     """The key of the offer that is chosen beforehand: like what was paid before, or else the first."""
     offers, before = gateway.offers(), gateway.offer_of(bot.price_id)
-    like = [each for each in offers if before and (each.memory_gb, each.interval) == (before.memory_gb, before.interval)]
+    like = [
+        each for each in offers if before and (each.memory_gb, each.interval) == (before.memory_gb, before.interval)
+    ]
     return (like or offers)[0].lookup_key if offers else ""

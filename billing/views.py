@@ -8,12 +8,13 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.models import User
 from billing import gateway, paid
 from billing.gateway import PaymentTrouble
 from billing.paid import NotNeeded
+from pubs import live
 from pubs.models import Bot
 
 type BotView = Callable[[HttpRequest, Bot], HttpResponse]
@@ -43,14 +44,18 @@ def _own_pub(view: BotView) -> Callable[[HttpRequest, UUID], HttpResponse]:
 @_own_pub
 def checkout(request: HttpRequest, bot: Bot) -> HttpResponse:
     # 303: the browser fetches the payment page and forgets the form, so that going back sends nothing again.
-    return HttpResponseRedirect(paid.start_checkout(bot, request.POST.get("offer", "pub-monthly-1gb")), status=303)
+    return HttpResponseRedirect(paid.start_checkout(bot, request.POST.get("offer", "")), status=303)
 
 
 @require_GET
 @_own_pub
 def come_back(request: HttpRequest, bot: Bot) -> HttpResponse:
-    """Back from the payment page. Looks itself, so that a lost webhook strands nobody."""
-    session = gateway.read_checkout(request.GET.get("session_id", "")[:255])
+    """Back from Stripe's pages. Whatever was done there is looked at by us, so that a lost webhook strands nobody."""
+    if "session_id" not in request.GET:
+        # From the portal: whether anything was done there, Stripe's link does not say.
+        live.look_at_payment(bot.pk)
+        return redirect(bot)
+    session = gateway.read_checkout(request.GET["session_id"][:255])
     if session is None or session.bot_id != bot.pk:
         return redirect(bot)
     paid.look(bot.pk)
@@ -62,7 +67,9 @@ def come_back(request: HttpRequest, bot: Bot) -> HttpResponse:
     return redirect(bot)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @_own_pub
 def portal(request: HttpRequest, bot: Bot) -> HttpResponse:
-    return HttpResponseRedirect(gateway.open_portal(bot.owner, bot), status=303)
+    """To the portal, or to the part of it that `flow` names: mails link here as well."""
+    flow = (request.POST or request.GET).get("flow", "")
+    return HttpResponseRedirect(gateway.open_portal(bot.owner, bot, flow), status=303)

@@ -4,7 +4,7 @@ from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
-from billing.api import CheckoutView, PaymentView, PortalView
+from billing.api import CheckoutView, PaymentView, PortalView, PricesView
 from pubs.api import CatalogueView, CommandViewSet, PubViewSet, StatusChangeViewSet
 
 router = SimpleRouter(use_regex_path=False)
@@ -17,6 +17,7 @@ urlpatterns = [
     path("pubs/<uuid:pk>/payment/", PaymentView.as_view(), name="api-payment"),
     path("pubs/<uuid:pk>/checkout/", CheckoutView.as_view(), name="api-checkout"),
     path("pubs/<uuid:pk>/portal/", PortalView.as_view(), name="api-portal"),
+    path("prices/", PricesView.as_view(), name="api-prices"),
     path("catalogue/", CatalogueView.as_view(), name="api-catalogue"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
 ]

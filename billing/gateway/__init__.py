@@ -4,7 +4,7 @@ Whoever calls gets our own small types and one error, PaymentTrouble, whose word
 whether a pub may run (billing.paid does) and nothing here writes to a bot.
 """
 
-from billing.gateway.checkout import Checkout, checkouts, close_checkouts, open_checkout, read_checkout
+from billing.gateway.checkout import Checkout, NotForSale, checkouts, close_checkouts, open_checkout, read_checkout
 from billing.gateway.customers import customer_for, user_id
 from billing.gateway.disputes import Dispute, GivenBack, read_dispute, read_refund
 from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
@@ -18,7 +18,7 @@ from billing.gateway.events import (
     events_after,
     newest_event,
 )
-from billing.gateway.portal import open_portal
+from billing.gateway.portal import FLOWS, Impossible, ensure_portal, open_portal
 from billing.gateway.prices import Offer, offer_of, offers
 from billing.gateway.refunds import PaidInvoice, Reason, Refunded, Refused, paid_invoices, refund, refund_newest
 from billing.gateway.set_up import ensure_webhook_endpoint, set_up, set_up_catalogue
@@ -34,6 +34,7 @@ from billing.gateway.subscriptions import (
 
 __all__ = [
     "DISPUTE_EVENTS",
+    "FLOWS",
     "INVOICE_EVENTS",
     "OUR_FAULT",
     "REFUND_EVENTS",
@@ -43,7 +44,9 @@ __all__ = [
     "Dispute",
     "GivenBack",
     "Happening",
+    "Impossible",
     "Missing",
+    "NotForSale",
     "Offer",
     "PaidInvoice",
     "PaymentTrouble",
@@ -59,6 +62,7 @@ __all__ = [
     "close_checkouts",
     "connect",
     "customer_for",
+    "ensure_portal",
     "ensure_webhook_endpoint",
     "events_after",
     "live_subscriptions",

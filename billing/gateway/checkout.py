@@ -15,12 +15,25 @@ from django.utils import timezone
 
 from billing.gateway.customers import customer_for, customers_of
 from billing.gateway.door import OUR_FAULT, Missing, PaymentTrouble, bot_id, id_of, key, note, told
+from billing.gateway.prices import offers
 from pubs.models import Bot
 
 log = logging.getLogger("billing")
 
 # How often a new payment page is asked for while Stripe brings back old ones.
 PAGES_TRIED = 5
+NOT_FOR_SALE = "This size is not for sale. Choose one of those that this page shows."
+# What Stripe Tax needs to know of a customer; it keeps what they type for later invoices.
+TAXED = {
+    "automatic_tax": {"enabled": True},
+    "billing_address_collection": "required",
+    "customer_update": {"address": "auto", "name": "auto"},
+    "tax_id_collection": {"enabled": True},
+}
+
+
+class NotForSale(PaymentTrouble):
+    """There is no such offer. The message is for the person who asked for it."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +50,36 @@ class Checkout:
 def open_checkout(bot: Bot, offer: str) -> str:
     """The address of the page where the bot's owner pays the offer with this lookup key.
 
-    While one is open for the same offer, it is the same one; one for another offer is closed.
+    While one is open for the same offer, it is the same one; one for another offer is closed. NotForSale for a key that
+    is none of ours.
     """
+    if offer not in [each.lookup_key for each in offers()]:
+        raise NotForSale(NOT_FOR_SALE)
     customer = customer_for(bot.owner)
     with told():
         wish = _checkout_wish(bot, customer.id, _price_of(offer))
         sessions = [each for each in _sessions_of(customer.id) if bot_id(each) == bot.id]
-        for session in sessions:
-            if session.status == "open" and _is_same(session, wish):
-                return str(session.url)
-            if session.status == "open":
+        open_ones = [each for each in sessions if each.status == "open"]
+        same = [each for each in open_ones if _is_same(each, wish)]
+        for session in open_ones:
+            if session not in same[:1]:
                 _expire(session.id)
-        return _new_checkout(wish, sessions[0].id if sessions else "none")
+        if same:
+            return str(same[0].url)
+        return _only_one(bot, customer.id, _new_checkout(wish, sessions[0].id if sessions else "none"))
+
+
+def _only_one(bot: Bot, customer_id: str, made: Any) -> str:
+    """The address of the bot's payment page, after one was made: two tabs may have made two at once, for two offers.
+
+    Each of them keeps the same one, the newest, whichever looks first.
+    """
+    open_ones = [each for each in _sessions_of(customer_id, status="open") if bot_id(each) == bot.id]
+    kept = max(open_ones or [made], key=lambda each: (each.created, each.id))
+    for session in open_ones:
+        if session.id != kept.id:
+            _expire(session.id)
+    return str(kept.url)
 
 
 def _price_of(lookup_key: str) -> str:
@@ -58,8 +89,8 @@ def _price_of(lookup_key: str) -> str:
     raise PaymentTrouble(OUR_FAULT)
 
 
-def _new_checkout(wish: dict[str, Any], newest: str) -> str:
-    """The address of a new payment page, which follows on the newest one of the bot.
+def _new_checkout(wish: dict[str, Any], newest: str) -> Any:
+    """A new payment page, which follows on the newest one of the bot.
 
     A double click sends this twice at once, with the same key: Stripe makes one session of it. Stripe may remember a
     key longer than a page is open, and then answers with the page as it once was: the next one follows on that.
@@ -68,7 +99,7 @@ def _new_checkout(wish: dict[str, Any], newest: str) -> str:
         made = stripe.checkout.Session.create(**wish, idempotency_key=key("checkout", newest, wish))
         session = stripe.checkout.Session.retrieve(made.id)
         if session.status == "open":
-            return str(session.url)
+            return session
         newest = session.id
     log.error("Stripe makes no open payment page for %s, the last one was %s", wish["client_reference_id"], newest)
     raise PaymentTrouble(OUR_FAULT)
@@ -85,13 +116,16 @@ def _checkout_wish(bot: Bot, customer_id: str, price_id: str) -> dict[str, Any]:
         "subscription_data": {"metadata": {"bot": str(bot.id)}, "description": f"Pub {bot.name}"},
         "success_url": f"{here}{reverse('billing:return', args=[bot.id])}?session_id={{CHECKOUT_SESSION_ID}}",
         "cancel_url": f"{here}{bot.get_absolute_url()}",
+        "allow_promotion_codes": True,
+        "locale": "auto",
+        **(TAXED if settings.STRIPE_TAX else {}),
     }
 
 
-def _sessions_of(customer_id: str) -> Iterator[Any]:
+def _sessions_of(customer_id: str, **only: Any) -> Iterator[Any]:
     """The customer's payment pages that can still matter, newest first: a page is open for a day."""
     since = int((timezone.now() - timedelta(days=2)).timestamp())
-    listed = stripe.checkout.Session.list(customer=customer_id, created={"gte": since}, limit=100)
+    listed = stripe.checkout.Session.list(customer=customer_id, created={"gte": since}, limit=100, **only)
     return listed.auto_paging_iter()
 
 

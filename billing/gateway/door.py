@@ -19,6 +19,9 @@ log = logging.getLogger("billing")
 TIMEOUT = (5.0, 10.0)
 RETRIES = 2
 
+# The word on what is this deployment's in Stripe: many may share one account.
+MARK = "buttcloud"
+
 UNREACHABLE = "We can't reach our payment provider just now. Nothing was charged; try again in a minute."
 OUR_FAULT = "Something is wrong with payments on our side. Nothing was charged; we have been told and look into it."
 
@@ -80,6 +83,11 @@ def note(data: Any, name: str) -> str:
     """A word that we left on an object in Stripe."""
     metadata = data["metadata"] or {}
     return str(metadata[name]) if name in metadata else ""
+
+
+def is_ours(data: Any) -> bool:
+    """Whether something in Stripe belongs to this deployment."""
+    return note(data, MARK) == settings.DEPLOYMENT
 
 
 def bot_id(data: Any) -> UUID | None:

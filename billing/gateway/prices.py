@@ -28,6 +28,11 @@ class Wish:
         """By this name we find the price in Stripe, whatever it costs by then."""
         return f"pub-{self.interval}ly-{self.memory_gb}gb"
 
+    @property
+    def product_id(self) -> str:
+        """A product a size: Stripe's portal lets nobody choose between two monthly prices of one product."""
+        return f"buttcloud-pub-{self.memory_gb}gb"
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -35,6 +40,7 @@ class Offer:
 
     lookup_key: str
     price_id: str
+    product_id: str
     memory_gb: int
     interval: Interval
     amount: int
@@ -77,6 +83,7 @@ def _offer(price: Price) -> Offer | None:
     return Offer(
         lookup_key=price.lookup_key or "",
         price_id=price.id,
+        product_id=data["product"],
         memory_gb=int(size) if size.isdecimal() else 0,
         interval=every["interval"],
         amount=data["unit_amount"],
