@@ -1,46 +1,55 @@
 """What we do when Stripe tells of something: look again. An event is a hint; it can come late, twice or out of order.
 
 These run inside dj-stripe's transaction, after it has synced its mirror. An error flies, dj-stripe answers 500, and
-Stripe sends the event again. What takes long is left to a job.
+Stripe sends the event again. What takes long is left to a job. What gets lost, sweeps.py finds.
 """
 
 from typing import Any
 
+from celery import current_app
+from django.contrib.auth.signals import user_logged_in
+from django.db import transaction
+from django.dispatch import receiver
 from djstripe.event_handlers import djstripe_receiver
 from djstripe.models import Event
 
+from accounts.models import User
 from billing import gateway, paid
+from billing.gateway import DISPUTE_EVENTS, INVOICE_EVENTS, REFUND_EVENTS, SUBSCRIPTION_EVENTS
 from pubs import live
 from pubs.models import Bot
 
 
-@djstripe_receiver(
-    [
-        "customer.subscription.created",
-        "customer.subscription.updated",
-        "customer.subscription.deleted",
-        "customer.subscription.paused",
-        "customer.subscription.resumed",
-    ]
-)
+@djstripe_receiver(SUBSCRIPTION_EVENTS)
 def subscription_changed(sender: type[Event], event: Event, **_: Any) -> None:
     if reading := gateway.read_subscription(event.data["object"]["id"]):
         paid.record(reading)
 
 
-@djstripe_receiver("checkout.session.completed")
-def checkout_completed(sender: type[Event], event: Event, **_: Any) -> None:
-    _look_at_bot_of(event.data["object"])
-
-
-@djstripe_receiver(["invoice.paid", "invoice.payment_failed"])
-def invoice_tried(sender: type[Event], event: Event, **_: Any) -> None:
-    # Stripe copies a subscription's metadata onto its invoices.
-    if details := (event.data["object"].get("parent") or {}).get("subscription_details"):
-        _look_at_bot_of(details)
-
-
-def _look_at_bot_of(data: dict[str, Any]) -> None:
-    bot_id = gateway.bot_id(data)
+@djstripe_receiver(["checkout.session.completed", *INVOICE_EVENTS])
+def something_was_paid_or_not(sender: type[Event], event: Event, **_: Any) -> None:
+    bot_id = gateway.bot_of(event.type, event.data["object"])
     if bot_id and Bot.objects.filter(pk=bot_id).exists():
         live.look_at_payment(bot_id)
+
+
+@djstripe_receiver("customer.deleted")
+def customer_deleted(sender: type[Event], event: Event, **_: Any) -> None:
+    """dj-stripe has let go of its row by now, or does so next: the next payment makes a new customer."""
+    for bot in Bot.objects.filter(owner_id=gateway.user_id(event.data["object"])):
+        live.look_at_payment(bot.pk)
+
+
+@djstripe_receiver([*REFUND_EVENTS, *DISPUTE_EVENTS])
+def money_went_back(sender: type[Event], event: Event, **_: Any) -> None:
+    _ask("billing.hear_of_money", event.type, event.data["object"]["id"])
+
+
+@receiver(user_logged_in)
+def signed_in(sender: type[User], user: User, **_: Any) -> None:
+    """Nobody's sign-in waits for Stripe, or fails with it."""
+    _ask("billing.look_at_waiting", user.pk)
+
+
+def _ask(job: str, *args: str | int) -> None:
+    transaction.on_commit(lambda: current_app.send_task(job, args=list(args)), robust=True)

@@ -1,27 +1,28 @@
-"""What workers do about money. Each may run twice, in any order, and be killed anywhere: the next run goes on."""
+"""What workers do about money. Each may run twice, in any order, and be killed anywhere: the next run goes on.
 
-import logging
-from collections.abc import Iterable
+Out of reach is logged by the gateway, and beat asks again soon: here it is no error.
+"""
+
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
-from django.db.models import F, Q
+from django.db.models import Q
 from django.utils import timezone
 
-from billing import gateway, paid
+from billing import money_back, paid, sweeps
 from billing.gateway import Unreachable
+from billing.ladder import Rung
+from billing.models import Sweep
 from pubs.models import Bot
 
-log = logging.getLogger("billing")
-
-# A payment page is open for a day at most; one that was paid in its last minute is still found.
-CHECKOUTS_SINCE = timedelta(hours=26)
-# Events tell of changes at once. This heals lost ones.
-LOOK_EVERY = timedelta(hours=1)
-LOOK_AT_CHECKOUT_EVERY = timedelta(minutes=5)
-LOOKS_A_RUN = 100
+WAITING = (Rung.NEW, Rung.GRACE, Rung.SUSPENDED, Rung.KEPT)
+# Who signs in again within it has not paid in between.
+SEEN_LATELY = timedelta(seconds=20)
+# All is compared after this hour (UTC), when few are awake. A run of that may take longer than other jobs.
+NIGHT = 3
+LIMIT = 9 * 60  # seconds, less than from one `compare_at_night` to the next
 
 
 @shared_task(name="billing.look_again")
@@ -29,46 +30,46 @@ def look_again(bot_id: str) -> None:
     paid.look(UUID(bot_id))
 
 
-@shared_task(name="billing.sweep")
-def sweep() -> None:
-    """Look at Stripe for every bot whose paid columns may be wrong: a webhook can be lost, and a job too."""
-    # Out of reach is logged already, and the next run is in a minute.
+@shared_task(name="billing.look_at_waiting")
+def look_at_waiting(user_id: int) -> None:
+    """An owner has signed in whose pub waits for a payment: it may have come without our being told."""
+    lately = Q(paid_seen_at__gt=timezone.now() - SEEN_LATELY)
+    never_went_to_pay = Q(asked_at=None, subscription_id="")
+    waiting = Bot.objects.alive().filter(owner_id=user_id, rung__in=WAITING).exclude(lately).exclude(never_went_to_pay)
     with suppress(Unreachable):
-        for bot_id in dict.fromkeys([*_unseen_payments(), *_pages_of_deleted(), *_due()]):
-            _look(bot_id)
+        sweeps.look_at(list(waiting.values_list("pk", flat=True)[: sweeps.LOOKS_A_RUN]))
 
 
-def _look(bot_id: UUID) -> None:
-    try:
-        paid.look(bot_id)
-    except Unreachable:
-        raise
-    except Exception:
-        # One subscription that we can't read must not hide all others.
-        log.exception("The subscription of bot %s could not be read", bot_id)
+@shared_task(name="billing.hear_of_money")
+def hear_of_money(kind: str, subject: str) -> None:
+    """A refund or a dispute."""
+    money_back.hear(kind, subject)
 
 
-def _unseen_payments() -> Iterable[UUID]:
-    """Bots for which a payment page was completed, while we hold another subscription or none."""
-    checkouts = [each for each in gateway.checkouts("complete", CHECKOUTS_SINCE) if each.bot_id]
-    lately = timezone.now() - LOOK_AT_CHECKOUT_EVERY
-    bots = (
-        Bot.objects.filter(pk__in={each.bot_id for each in checkouts})
-        .exclude(subscription_id__in=[each.subscription_id for each in checkouts])
-        .exclude(paid_seen_at__gt=lately)
-    )
-    return bots.values_list("pk", flat=True)[:LOOKS_A_RUN]
+@shared_task(name="billing.look_at_due")
+def look_at_due() -> None:
+    """The clock says that something changes for these bots: Stripe is asked first, for they may have paid."""
+    with suppress(Unreachable):
+        sweeps.look_at(paid.take_due(sweeps.LOOKS_A_RUN))
 
 
-def _pages_of_deleted() -> Iterable[UUID]:
-    """Deleted bots for which a payment page is still open: a look closes it."""
-    about = {each.bot_id for each in gateway.checkouts("open", CHECKOUTS_SINCE) if each.bot_id}
-    return Bot.objects.filter(pk__in=about, deleted_at__isnull=False).values_list("pk", flat=True)[:LOOKS_A_RUN]
+@shared_task(name="billing.read_events")
+def read_events() -> None:
+    with suppress(Unreachable):
+        sweeps.read_events()
 
 
-def _due() -> Iterable[UUID]:
-    """Bots with a live subscription: not looked at for an hour, or deleted by their owner, which ends it."""
-    not_lately = Q(paid_seen_at=None) | Q(paid_seen_at__lt=timezone.now() - LOOK_EVERY)
-    bots = Bot.objects.filter(not_lately | Q(deleted_at__isnull=False), paid_status__in=paid.ALIVE)
-    ordered = bots.order_by(F("deleted_at").asc(nulls_last=True), "paid_seen_at")
-    return ordered.values_list("pk", flat=True)[:LOOKS_A_RUN]
+@shared_task(name="billing.compare_all", time_limit=LIMIT)
+def compare_all() -> None:
+    with suppress(Unreachable):
+        sweeps.compare_all()
+
+
+@shared_task(name="billing.compare_at_night", time_limit=LIMIT)
+def compare_at_night() -> None:
+    """Compare all once a night; what broke off is done again by the next run."""
+    now = timezone.now()
+    night = now.replace(hour=NIGHT, minute=0, second=0, microsecond=0)
+    night -= timedelta(days=1) if now < night else timedelta()
+    if not Sweep.objects.filter(kind=Sweep.Kind.ALL, started__gte=night, finished__isnull=False).exists():
+        compare_all()

@@ -3,21 +3,34 @@ owns of a bot. What it all means is in ladder.py.
 """
 
 import logging
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
-from billing import gateway, letters
-from billing.gateway import Reading
+from accounts.models import User
+from billing import alarms, gateway, letters
+from billing.gateway import Reading, Refunded, Refused
 from billing.ladder import ALIVE, MEANINGS, Facts, Rung, Terms, stand
+from billing.money import money
+from billing.words import words as how_it_stands
 from pubs import live
 from pubs.models import Bot, PaymentChange
 
 log = logging.getLogger("billing")
+
+# How long a bot rests that could not be read, or whose subscription could not be ended.
+REST = timedelta(minutes=10)
+# Nobody reads these on a page, and they move no pub.
+UNSHOWN = {"paid_seen_at", "due_at"}
+SOLD_TWICE = "A second subscription was made for this pub. It is ended, and what it charged is given back."
+OUTLIVED = "An old subscription of this pub, whose payment had failed, is ended: a newer one is paid."
+AFTER_DELETION = "It was paid after the pub was deleted."
 
 ALREADY_PAID = "This pub has a subscription already. Card, invoices and cancellation are behind “Payment and invoices”."
 
@@ -84,27 +97,27 @@ def must_end(bot: Bot) -> bool:
     return bool(bot.deleted_at or bot.rung == Rung.OVER) and bot.paid_status in ALIVE
 
 
-def look(bot_id: UUID) -> None:
+def look(bot_id: UUID) -> bool:
     """Read all of a bot's subscriptions from Stripe, end those that must not be, and write down the one that counts.
 
-    Without one, the clock and staff's word alone say how it stands.
+    Without one, the clock and staff's word alone say how it stands. The answer is whether anything was new.
     """
     bot = Bot.objects.select_related("owner").filter(pk=bot_id).first()
     if bot is None:
-        return
+        return False
     if bot.deleted_at:
         gateway.close_checkouts(bot)
     asked_at = timezone.now()
     chosen, surplus = choose(gateway.subscriptions_of(bot))
+    if chosen is None:
+        return _record_none(bot_id, asked_at)
     for extra in surplus:
         _end_surplus(bot, extra, chosen)
-    if chosen is None:
-        _change(bot_id, **_unknown_to_stripe(bot, asked_at))
-        return
-    _record_all(bot_id, gateway.with_invoices(chosen))
+    is_new = _record_chosen(bot_id, gateway.with_invoices(chosen))
     bot.refresh_from_db()
     if must_end(bot):
         _end_for_good(bot, chosen)
+    return is_new or bool(surplus)
 
 
 def choose(readings: list[Reading]) -> tuple[Reading | None, list[Reading]]:
@@ -124,40 +137,111 @@ def choose(readings: list[Reading]) -> tuple[Reading | None, list[Reading]]:
     return (rest[-1] if rest else None), []
 
 
-def _end_surplus(bot: Bot, extra: Reading, chosen: Reading | None) -> None:
-    kept = chosen.subscription_id if chosen else ""
-    log.error("Bot %s has two subscriptions: %s is cancelled, kept is %s", bot.pk, extra.subscription_id, kept)
+def _end_surplus(bot: Bot, extra: Reading, chosen: Reading) -> None:
+    """End a subscription beside the one that counts, and give back what it charged if it was made after that one.
+
+    The money goes first: whatever breaks off in between, the next look finds the subscription alive and goes on. An old
+    one whose payments failed charged for time in which the pub ran: that stays paid.
+    """
+    sold_twice = (extra.created, extra.subscription_id) > (chosen.created, chosen.subscription_id)
+    went_back = ""
+    if sold_twice:
+        went_back = _give_back(bot, lambda: gateway.refund_newest(extra.subscription_id, "duplicate"))
+    ids = f"It has two subscriptions: {extra.subscription_id} is cancelled, {chosen.subscription_id} stays."
+    with transaction.atomic():
+        alarms.about_bot(bot, f"second:{extra.subscription_id}", f"{ids} {went_back}".strip())
+        remark(bot.pk, SOLD_TWICE if sold_twice else OUTLIVED, key=f"second:{extra.subscription_id}")
     gateway.cancel(extra.subscription_id)
 
 
 def _end_for_good(bot: Bot, chosen: Reading) -> None:
-    # Stripe tells moments in whole seconds.
-    if bot.deleted_at and chosen.created >= bot.deleted_at.replace(microsecond=0):
-        log.error("Bot %s was paid after it was deleted: %s is cancelled", bot.pk, chosen.subscription_id)
+    """End the subscription of a bot that is deleted or over. What was charged after the deletion goes back first."""
+    if bot.deleted_at:
+        # Stripe tells moments in whole seconds.
+        for each in gateway.paid_invoices(bot, since=bot.deleted_at.replace(microsecond=0)):
+            _give_back_late(bot, each.id)
     gateway.cancel(chosen.subscription_id)
     if after := gateway.read_subscription(chosen.subscription_id):
-        _record_all(bot.pk, after)
+        _record_chosen(bot.pk, after)
 
 
-def _unknown_to_stripe(bot: Bot, asked_at: Any) -> dict[str, Any]:
-    """Another Stripe account, or one that was wiped. To stop everybody's pub for that would be the worse mistake."""
-    if not bot.subscription_id:
-        return {}
-    log.error("Stripe knows no subscription %s of bot %s", bot.subscription_id, bot.pk)
-    return {"paid_seen_at": asked_at}
+def _give_back_late(bot: Bot, invoice_id: str) -> None:
+    went_back = _give_back(
+        bot, lambda: gateway.refund(invoice_id, "requested_by_customer", AFTER_DELETION, once="after its deletion")
+    )
+    alarms.about_bot(bot, f"late:{invoice_id}", f"It was paid after it was deleted. {went_back}")
+
+
+def _give_back(bot: Bot, give: Callable[[], Refunded | None]) -> str:
+    """What became of it, for staff. A refusal must not keep a subscription alive, which would charge again."""
+    try:
+        back = give()
+    except Refused as refusal:
+        return f"What it charged could not be given back: {refusal}"
+    if back is None:
+        return "It charged nothing."
+    remark(bot.pk, given_back(back.amount, back.currency), key=back.id)
+    return f"{money(back.amount, back.currency)} is given back."
+
+
+def given_back(amount: int, currency: str) -> str:
+    return f"{money(amount, currency)} was given back to the card that paid it."
+
+
+# --- When to look ------------------------------------------------------------------------------------------------
+def take_due(most: int) -> list[UUID]:
+    """Bots that are to be looked at now. Each is due again after a rest, unless the look at it says when.
+
+    A deleted one is looked at once in any case, for its job can be lost: that ends its subscription and closes its
+    payment page.
+    """
+    now = timezone.now()
+    not_looked_at = Q(paid_seen_at=None) | Q(paid_seen_at__lt=F("deleted_at"))
+    not_resting = Q(due_at=None) | Q(due_at__gt=now + REST)
+    due = Q(due_at__lte=now) | Q(deleted_at__isnull=False) & not_looked_at & not_resting
+    bots = list(Bot.objects.filter(due).order_by("due_at").values_list("pk", flat=True)[:most])
+    if bots:
+        Bot.objects.filter(pk__in=bots).update(due_at=now + REST)
+    return bots
+
+
+def look_later(bot_id: UUID) -> None:
+    """Have one that can't be read now looked at after a rest."""
+    Bot.objects.filter(pk=bot_id).update(due_at=timezone.now() + REST)
+
+
+def look_soon(bots: Iterable[UUID]) -> None:
+    """Have these looked at by the next run."""
+    Bot.objects.filter(pk__in=bots).update(due_at=timezone.now())
 
 
 # --- Writing -------------------------------------------------------------------------------------------------------
-def _record_all(bot_id: UUID, reading: Reading) -> None:
+def _record_chosen(bot_id: UUID, reading: Reading) -> bool:
     with transaction.atomic():
-        _write(Bot.objects.select_for_update().get(pk=bot_id), reading)
+        return _write(Bot.objects.select_for_update().get(pk=bot_id), reading)
 
 
-def _write(bot: Bot, reading: Reading) -> None:
-    """Set what Stripe says in a locked row, unless it was read later than this."""
+def _record_none(bot_id: UUID, asked_at: datetime) -> bool:
+    """Stripe has no subscription for the bot. If we hold one, this is another Stripe account, or one that was wiped:
+    to stop everybody's pub for that would be the worse mistake.
+    """
+    with transaction.atomic():
+        bot = Bot.objects.select_for_update().get(pk=bot_id)
+        if bot.paid_seen_at and asked_at < bot.paid_seen_at:
+            return False
+        if bot.subscription_id:
+            log.error("Stripe knows no subscription %s of bot %s", bot.subscription_id, bot.pk)
+        return _set(bot, paid_seen_at=asked_at)
+
+
+def _write(bot: Bot, reading: Reading) -> bool:
+    """Set what Stripe says in a locked row, unless it was read later than this. Whether anything was new."""
     if bot.paid_seen_at and reading.seen_at < bot.paid_seen_at:
-        return
-    _set(
+        if reading.subscription_id != bot.subscription_id:
+            # Who read later may have read the other one alone.
+            live.look_at_payment(bot.pk)
+        return False
+    return _set(
         bot,
         paid_status=reading.status,
         paid_until=reading.until,
@@ -178,25 +262,22 @@ def _change(bot_id: UUID, **columns: Any) -> None:
         _set(Bot.objects.select_for_update().get(pk=bot_id), **columns)
 
 
-def comp(bot_id: UUID, until: Any, words: str, by: Any) -> None:
-    """Staff let a bot run until a moment, paid or not; None takes it back."""
-    _deed(bot_id, words, by, comped_until=until)
-
-
-def extend_grace(bot_id: UUID, until: Any, words: str, by: Any) -> None:
-    """Staff give a bot whose payment failed time until a moment; None takes it back."""
-    _deed(bot_id, words, by, grace_until=until)
-
-
-def _deed(bot_id: UUID, words: str, by: Any, **columns: Any) -> None:
+def comp(bot_id: UUID, until: datetime | None, words: str, by: User) -> None:
+    """Staff let a bot run until a moment, paid or not; None takes it back: then it ends now, if it has not ended."""
     with transaction.atomic():
         bot = Bot.objects.select_for_update().get(pk=bot_id)
-        old = bot.rung
-        _set(bot, **columns)
-        PaymentChange.objects.create(bot=bot, old=old, new=bot.rung, words=words, by=by)
+        if until is None and bot.comped_until:
+            until = min(bot.comped_until, timezone.now())
+        _set(bot, words, by, comped_until=until)
 
 
-def remark(bot_id: UUID, words: str, key: str, by: Any = None) -> bool:
+def extend_grace(bot_id: UUID, until: datetime | None, words: str, by: User) -> None:
+    """Staff give a bot whose payment failed time until a moment; None takes it back."""
+    with transaction.atomic():
+        _set(Bot.objects.select_for_update().get(pk=bot_id), words, by, grace_until=until)
+
+
+def remark(bot_id: UUID, words: str, key: str, by: User | None = None) -> bool:
     """Write into the history what changes no rung, such as money given back: once for a key. Whether it was new.
 
     An event can tell of it before staff's own words are written: theirs then stand in its place.
@@ -225,18 +306,27 @@ def facts_of(bot: Bot) -> Facts:
     )
 
 
-def _set(bot: Bot, **columns: Any) -> None:
-    """Write facts into a locked row, with the standing that follows; tell who must know what changed."""
-    before = {name: getattr(bot, name) for name in (*columns, "paid", "rung", "runs_until", "kept_until")}
-    for name, value in columns.items():
+def _set(bot: Bot, words: str = "", by: User | None = None, **facts: Any) -> bool:
+    """Write facts into a locked row, with the standing that follows; tell who must know what changed.
+
+    The history says it in staff's words, or else in those that its owner reads. Whether anything was new.
+    """
+    before = {name: getattr(bot, name) for name in (*facts, "paid", "rung", "runs_until", "kept_until", "due_at")}
+    for name, value in facts.items():
         setattr(bot, name, value)
     standing = stand(facts_of(bot), timezone.now(), terms())
-    bot.paid, bot.rung, bot.due_at = standing.runs, standing.rung, standing.due_at
+    bot.paid, bot.rung = standing.runs, standing.rung
     bot.runs_until, bot.kept_until = standing.runs_until, standing.kept_until
-    bot.save(update_fields=[*before, "due_at"])
-    if any(getattr(bot, name) != was for name, was in before.items() if name != "paid_seen_at"):
+    # What must end is ended by the look that follows; if that breaks off, by the next.
+    bot.due_at = timezone.now() + REST if must_end(bot) else standing.due_at
+    changed = {name for name, was in before.items() if getattr(bot, name) != was}
+    if changed:
+        bot.save(update_fields=changed)
+    if changed - UNSHOWN:
         live.changed(bot.pk)
         live.nudge()
-    if bot.rung != before["rung"]:
-        PaymentChange.objects.create(bot=bot, old=before["rung"], new=bot.rung)
+    if "rung" in changed or by:
+        told = words or how_it_stands(bot)
+        PaymentChange.objects.create(bot=bot, old=before["rung"], new=bot.rung, words=told, by=by)
     letters.write(bot, standing)
+    return bool(changed - UNSHOWN)

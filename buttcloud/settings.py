@@ -189,7 +189,9 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 15,
         "options": {"expires": 15},
     },
-    "look at Stripe": {"task": "billing.sweep", "schedule": 60, "options": {"expires": 60}},
+    "look at payments that are due": {"task": "billing.look_at_due", "schedule": 15, "options": {"expires": 15}},
+    "look at Stripe": {"task": "billing.read_events", "schedule": 30, "options": {"expires": 30}},
+    "compare all with Stripe": {"task": "billing.compare_at_night", "schedule": 600, "options": {"expires": 600}},
     "send what is left in the outbox": {"task": "mailer.sweep", "schedule": 30, "options": {"expires": 30}},
 }
 

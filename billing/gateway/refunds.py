@@ -50,12 +50,13 @@ class Refunded:
     currency: str
 
 
-def paid_invoices(bot: Bot) -> list[PaidInvoice]:
-    """What was charged for all subscriptions of a bot, newest first."""
+def paid_invoices(bot: Bot, since: datetime | None = None) -> list[PaidInvoice]:
+    """What was charged for all subscriptions of a bot, newest first; of invoices that were made since then, if told."""
+    newer: Any = {"created": {"gte": int(since.timestamp())}} if since else {}
     found: list[Any] = []
     for each in subscriptions_of(bot):
         with told():
-            found += stripe.Invoice.list(subscription=each.subscription_id, status="paid", limit=NEWEST).data
+            found += stripe.Invoice.list(subscription=each.subscription_id, status="paid", limit=NEWEST, **newer).data
     found.sort(key=lambda invoice: invoice["created"], reverse=True)
     with told():
         return [paid for invoice in found[:NEWEST] if (paid := _paid_invoice(invoice))]
