@@ -112,7 +112,7 @@ class Customer:
     def pub(self) -> tuple[UUID, Times]:
         """A new pub, and when it was where, from the arrival of the webhook on."""
         bot = UUID(self._ask("POST", "", json={"name": f"Bench {uuid4().hex[:8]}"})["id"])
-        page = self._ask("POST", f"{bot}/checkout/")["url"]
+        page = self._ask("POST", f"{bot}/checkout/", json={"offer": "pub-monthly-1gb"})["url"]
         known = len(self.service.webhooks.seen)
         # Not followed: the return page looks at Stripe by itself, and what is measured is the webhook's way.
         paid = requests.post(page, CARD, headers={"Origin": page}, allow_redirects=False, timeout=60)

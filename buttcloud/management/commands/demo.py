@@ -23,6 +23,7 @@ from websockets.typing import Origin
 
 MAILS = f"http://localhost:{settings.MAIL_PORT}/api/mails"
 CARD = "4242 4242 4242 4242"
+OFFER = "pub-monthly-1gb"
 PATIENCE = 120  # seconds for any one step; on a new machine the first pub takes longest
 COMMANDS_NOT_ANSWERED = ("queued", "running")
 
@@ -75,7 +76,7 @@ class Command(BaseCommand):
         self._step("deleted the pub, which ends its subscription; --keep leaves it")
 
     def _pay(self, visitor: "Visitor", pub: str) -> None:
-        checkout = visitor.send(urljoin(pub, f"/billing/pubs/{pub_uuid(pub)}/checkout/"), form_at=pub)
+        checkout = visitor.send(urljoin(pub, f"/billing/pubs/{pub_uuid(pub)}/checkout/"), form_at=pub, offer=OFFER)
         self._step(f"went to the payment page: {checkout.url.split('?')[0]}")
         back = visitor.send(checkout.url, form_at=None, number=CARD, exp="12 / 32", cvc="123")
         if pub_uuid(pub) not in back.url:
