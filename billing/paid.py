@@ -78,13 +78,14 @@ def start_checkout(bot: Bot, offer: str) -> str:
 def record(reading: Reading) -> None:
     """Write down what was read of one subscription.
 
-    One that is not the one we hold decides nothing by itself, nor does one that must end: then a job looks at all.
+    One that is not the one we hold decides nothing by itself, nor one that has ended while we hold none: a newer one may
+    be paid. Nor does one that must end. Then a job looks at all.
     """
     with transaction.atomic():
         bot = Bot.objects.select_for_update().filter(pk=reading.bot_id).first()
         if bot is None:
             return
-        if bot.subscription_id not in ("", reading.subscription_id):
+        if bot.subscription_id != reading.subscription_id and (bot.subscription_id or reading.status not in ALIVE):
             live.look_at_payment(bot.pk)
             return
         _write(bot, reading)
