@@ -1,5 +1,6 @@
 """The control room: staff see everything, change nothing by hand, and do a few deeds for owners."""
 
+import re
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from orchestrator.models import Hub, Placement
 from pubs import live
 from pubs.admin import NEWEST
 from pubs.catalogue import ask
-from pubs.models import Bot, StatusChange
+from pubs.models import Bot, PaymentChange, StatusChange
 from tests.support.make import Maker
 
 BOTS = "/admin/pubs/bot/"
@@ -39,11 +40,20 @@ def fill(make: Maker, hub: Hub, bots: int) -> None:
         Placement.objects.create(bot=bot, hub=hub, port=24000 + Placement.objects.count(), label=bot.pk.hex)
         for _ in range(NEWEST + 2):
             StatusChange.objects.create(bot=bot, old="down", new="up")
+            PaymentChange.objects.create(bot=bot, old="new", new="paid", by=bot.owner)
             ask(bot, bot.owner, "whoami", {})
 
 
 @pytest.mark.parametrize(
-    "where", ["pubs/bot", "pubs/statuschange", "pubs/command", "orchestrator/hub", "orchestrator/placement"]
+    "where",
+    [
+        "pubs/bot",
+        "pubs/statuschange",
+        "pubs/paymentchange",
+        "pubs/command",
+        "orchestrator/hub",
+        "orchestrator/placement",
+    ],
 )
 def test_a_list_asks_the_database_as_often_for_many_rows(
     staff: Client, make: Maker, hub: Hub, where: str, django_assert_max_num_queries: Any
@@ -65,11 +75,11 @@ def test_a_bots_page_shows_its_last_days_and_leads_to_its_money(
 ) -> None:
     fill(make, hub, 1)
     bot = Bot.objects.get()
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(17):
         answer = staff.get(f"{BOTS}{bot.pk}/change/")
     page = answer.content.decode()
     rows = [formset.formset.initial_form_count() for formset in answer.context["inline_admin_formsets"]]
-    assert rows == [NEWEST, NEWEST]
+    assert rows == [NEWEST, NEWEST, NEWEST]
     assert "/admin/djstripe/subscription/sub_5F0/change/?_to_field=id" in page
     assert f"/admin/djstripe/customer/?subscriber__id__exact={bot.owner_id}" in page
 
@@ -82,7 +92,7 @@ def test_the_links_to_the_money_lead_somewhere(staff: Client, make: Maker) -> No
     assert (answer.status_code, answer["Location"]) == (302, reverse("admin:index"))
 
 
-@pytest.mark.parametrize("query", ["status__exact=up", "paid__exact=1", "switched_on__exact=0"])
+@pytest.mark.parametrize("query", ["status__exact=up", "rung__exact=paid", "switched_on__exact=0"])
 def test_the_plain_filters_work(staff: Client, make: Maker, query: str) -> None:
     make.bot()
     assert staff.get(f"{BOTS}?{query}").context["cl"].result_count == 0
@@ -183,6 +193,16 @@ def test_staff_stop_start_and_restart(staff: Client, make: Maker) -> None:
     assert (bot.switched_on, bot.restarts) == (True, 1)
 
 
+def test_the_page_of_a_pub_has_all_deeds_as_buttons_and_comes_back_after_one(staff: Client, make: Maker) -> None:
+    page = f"{BOTS}{make.bot().pk}/change/"
+    form = re.search(r'<form class="deeds".*?</form>', staff.get(page).content.decode(), re.DOTALL)
+    assert form
+    fields = dict(re.findall(r'name="(page_of|_selected_action)" value="([^"]+)"', form[0]))
+    assert 'name="action" value="stop"' in form[0] and "Refund…" in form[0]
+    answer = staff.post(BOTS, {**fields, "action": "stop"}, follow=True)
+    assert answer.redirect_chain == [(page, 302)] and "Switched off: 1 of 1 pubs." in answer.content.decode()
+
+
 def test_look_again_nudges_the_orchestrator(staff: Client, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     nudges: list[int] = []
     monkeypatch.setattr(live, "nudge", lambda: nudges.append(1))
@@ -217,6 +237,7 @@ def test_staff_who_may_only_look_get_no_deeds(make: Maker) -> None:
     client, bot = Client(), make.bot()
     client.force_login(looker)
     assert client.get(BOTS).status_code == 200
+    assert 'name="action"' not in client.get(f"{BOTS}{bot.pk}/change/").content.decode()
     act(client, "stop", bot)
     bot.refresh_from_db()
     assert bot.switched_on
