@@ -98,7 +98,10 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
     @database_sync_to_async
     def _render_pub(self) -> str:
         bot = self._look_up()
-        return render_to_string("pubs/_pub.html", {"bot": bot, "user": self.scope["user"]}) if bot else ""
+        # Prices are written as the browser wishes, here as on the whole page.
+        wish = dict(self.scope["headers"]).get(b"accept-language", b"").decode("latin-1")
+        context = {"bot": bot, "user": self.scope["user"], "accept_language": wish}
+        return render_to_string("pubs/_pub.html", context) if bot else ""
 
     @database_sync_to_async
     def _render_command(self, command_id: str) -> str:

@@ -37,6 +37,7 @@ def wants_piece(request: HttpRequest) -> bool:
 
 
 @require_safe
+@vary_on_headers("Accept-Language")
 def landing(request: HttpRequest) -> HttpResponse:
     return render(request, "landing.html")
 
@@ -48,6 +49,7 @@ def bot_list(request: AuthenticatedRequest) -> HttpResponse:
 
 
 @login_required
+@vary_on_headers("Accept-Language")
 def new(request: AuthenticatedRequest) -> HttpResponse:
     form = NameForm(request.POST or None)
     if form.is_valid() and (bot := form.create(request.user)):
@@ -59,7 +61,7 @@ def new(request: AuthenticatedRequest) -> HttpResponse:
 @login_required
 @require_safe
 @never_cache
-@vary_on_headers("X-Requested-With")
+@vary_on_headers("Accept-Language", "X-Requested-With")
 def pub(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     bot = own(request, pk)
     if wants_piece(request):

@@ -1,4 +1,4 @@
-"""What templates can't say by themselves: the price, ages, sizes, QR codes, a command's answer in plain words."""
+"""What templates can't say by themselves: ages, sizes, QR codes, a command's answer in plain words."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,6 @@ from django import template
 from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from djstripe.models import Price
 
 from pubs import shown as looks
 from pubs.catalogue import CATALOGUE
@@ -19,9 +18,6 @@ register = template.Library()
 register.filter("shown", looks.shown)
 register.filter("is_stale", looks.is_stale)
 
-SIGNS = {"eur": "€", "gbp": "£", "usd": "$"}
-# Stripe counts these in whole units, all others in hundredths.
-WHOLE = frozenset({"clp", "jpy", "krw", "pyg", "vnd", "xaf", "xof", "xpf"})
 # Keys of the pub's answers, by what their values are.
 TIMES = frozenset({"created", "lastUsed", "revoked", "since"})
 SIZES = frozenset(
@@ -41,24 +37,8 @@ SIZES = frozenset(
 )
 
 
-def money(amount: int, currency: str) -> str:
-    """Stripe's smallest units as people write them: 900 eur is €9, 950 eur €9.50."""
-    number = str(amount) if currency in WHOLE else f"{amount / 100:.2f}".removesuffix(".00")
-    sign = SIGNS.get(currency)
-    return f"{sign}{number}" if sign else f"{number} {currency.upper()}"
-
-
 # What of a pub's status is about its program, or about a disk that it shares with others.
 INTERNALS = ("memory", "loopDelayMs", "indexed", "volumeFree", "volumeSize")
-
-
-@register.simple_tag
-def price() -> str:
-    """What a pub costs, from the mirror of Stripe; from the settings as long as the mirror is empty."""
-    ours = Price.objects.filter(lookup_key="pub-monthly-1gb", active=True, livemode=settings.STRIPE_LIVE_MODE).first()
-    if ours is None or ours.unit_amount is None:
-        return f"{money(settings.PRICES_MONTHLY[0], settings.PRICE_CURRENCY)} a month"
-    return f"{money(ours.unit_amount, ours.currency)} a month"
 
 
 @register.simple_tag

@@ -1,5 +1,7 @@
 """Prices as visitors read them: amounts of the mirror, each reader's way of writing, and plain words without any."""
 
+import re
+
 import pytest
 from django.template import Context, Template
 from django.test import Client, RequestFactory
@@ -111,6 +113,19 @@ def test_the_mirror_is_what_is_shown_whatever_settings_say(
     assert "€12.50 a month" in client.get("/").content.decode()
 
 
+def test_the_pubs_page_lets_a_size_and_a_way_to_pay_be_chosen(alice: Customer) -> None:
+    answer = alice.browser.get(alice.bot.get_absolute_url(), headers={"Accept-Language": "de"})
+    fields = re.findall(
+        r'<input type="radio" name="offer"[^>]*value="([^"]*)" form="checkout-form"([^>]*)>', answer.text
+    )
+    assert [key for key, _ in fields] == [
+        "pub-monthly-1gb", "pub-yearly-1gb", "pub-monthly-2gb", "pub-yearly-2gb", "pub-monthly-4gb", "pub-yearly-4gb",
+    ]  # fmt: skip
+    assert [key for key, more in fields if "checked" in more] == ["pub-monthly-1gb"]
+    assert "32 € a month" in plain(answer.text) and "restarts once" in answer.text
+    assert "Accept-Language" in answer["Vary"]
+
+
 @pytest.mark.parametrize("address", ["/", "/pubs/new/"])
 def test_without_prices_the_page_says_so_and_makes_none_up(client: Client, make: Maker, address: str) -> None:
     client.force_login(make.user())
@@ -122,7 +137,7 @@ def test_without_prices_the_page_says_so_and_makes_none_up(client: Client, make:
 def test_a_pub_can_not_be_paid_as_long_as_there_are_no_prices(alice: Customer) -> None:
     Price.objects.all().delete()
     text = alice.browser.get(alice.bot.get_absolute_url()).content.decode()
-    assert "no prices" in text and 'name="offer"' not in text
+    assert "no prices" in text and 'name="offer"' not in text and 'id="pay"' not in text
 
 
 def test_a_key_on_another_price_sells_nothing_else(client: Client, stripe: RunningLocalStripe) -> None:

@@ -16,6 +16,7 @@ def test_the_schema_is_valid_and_each_address_is_described() -> None:
         "/api/v1/pubs/{id}/stats/",
         "/api/v1/pubs/{pub}/commands/",
         "/api/v1/pubs/{pub}/changes/",
+        "/api/v1/prices/",
     } <= set(paths)
     assert "publishes it when it first starts" in paths["/api/v1/pubs/"]["post"]["description"]
     undescribed = [

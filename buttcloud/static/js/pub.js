@@ -48,6 +48,10 @@ function replace(old, fresh) {
     const same = fresh.querySelector(`#${fold.id}`);
     if (same) same.open = true;
   }
+  for (const chosen of old.querySelectorAll("input:checked")) {
+    const same = fresh.querySelector(`#${chosen.id}`);
+    if (same) same.checked = true;
+  }
   old.replaceWith(fresh);
   if (!focused) return;
   // The button that was pressed may be gone, like Stop after stopping: the next one takes its place.
