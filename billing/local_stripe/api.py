@@ -8,6 +8,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 from .cards import card_error, declined, full_year
+from .checkout import Checkouts
 from .money import CHECKOUT_EXPIRES_AFTER, DAY, Money, item_of, subscription_of
 from .params import between, flag, metadata, one_of, parse, read, text
 from .portal import Portal
@@ -52,6 +53,7 @@ class Api:
         self.webhooks = webhooks
         self.money = money
         self.base_url = base_url
+        self.checkouts = Checkouts(store, money.discounts, money.taxes)
         self.discounts = money.discounts
         self.portal = Portal(store, webhooks, base_url)
         self.taxes = money.taxes
@@ -579,8 +581,11 @@ class Api:
             raise Problem(400, "You may only specify one of these parameters: customer, customer_email.")
         if values.get("customer"):
             self.store.get_living("customer", values["customer"], "customer")
+        self.checkouts.check(values)
         price, quantity = self._one_item(values["line_items"], "line_items")
-        return self.money.open_checkout(price, quantity, values, self._expiry(values))
+        session = self.money.open_checkout(price, quantity, values, self._expiry(values))
+        self.checkouts.begin(session, values)
+        return session
 
     def _expiry(self, values: Json) -> int:
         now = self.store.now()

@@ -691,6 +691,7 @@ class Money:
         begun = self.store.find("subscription", session["_subscription"])
         customer_id = begun["customer"] if begun else session["customer"]
         customer = self.store.find("customer", customer_id) or self.create_customer(email)
+        self.taxes.learn(customer, session)
         if card:
             # A card that is only left for later is set up without asking.
             card["_set_up"] = is_free
@@ -734,7 +735,7 @@ class Money:
         customer = self.store.get("customer", subscription["customer"])
         self.store.assign(session, customer["id"])
         session.update(
-            customer_details={"email": customer["email"], "name": customer["name"], "tax_exempt": "none"},
+            customer_details=self.taxes.details_of(customer),
             invoice=subscription["latest_invoice"],
             payment_status="no_payment_required" if subscription["status"] == "trialing" else "paid",
             status="complete",

@@ -1,25 +1,26 @@
-"""What customers see of the local Stripe: Checkout, Billing Portal, invoice; and an index for developers."""
+"""What people see of the local Stripe: Checkout, Billing Portal, invoices; and an index for developers."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.template.loader import render_to_string
-
-from .money import DAY, LIVING, TEST_CARDS, Money, full_year, item_of
+from .checkout_page import CheckoutPage
+from .money import DAY, Money
+from .page import Page, day, message, money_text, render
+from .portal_page import PortalPage, invoice_row, subscription_row
 from .store import Json, Problem, Store
-from .webhooks import Webhooks
+from .webhooks import MODES, Webhooks
 
-ZERO_DECIMAL = ("jpy", "krw", "vnd", "clp", "xaf", "xof")
+__all__ = ["Page", "Pages", "message"]
+
 SHOWN_EVENTS = 20
-
-
-@dataclass(frozen=True)
-class Page:
-    status: int
-    html: str = ""
-    location: str = ""
+# What can follow the last try of a payment, in words.
+AFTER_RETRIES = {
+    "cancel": "the subscription is cancelled",
+    "unpaid": "the subscription is left unpaid",
+    "past_due": "the subscription stays past due",
+}
+MODE_WORDS = {"deliver": "delivered", "hold": "held back until they are delivered again", "drop": "lost for ever"}
 
 
 class Pages:
@@ -29,6 +30,8 @@ class Pages:
         self.store = store
         self.webhooks = webhooks
         self.money = money
+        self.checkout = CheckoutPage(store, money)
+        self.portal = PortalPage(store, money)
 
     def answer(self, method: str, path: str, form: dict[str, str]) -> Page:
         posted = method == "POST"
@@ -36,230 +39,126 @@ class Pages:
             case [""]:
                 return self.index(posted, form)
             case ["c", "pay", session_id]:
-                return self.checkout(session_id, posted, form)
-            case ["p", "session", session_id]:
-                return self.portal(session_id, posted, form)
+                return self.checkout.answer(session_id, posted, form)
+            case ["p", "session", session_id, *rest]:
+                return self.portal.answer(session_id, rest, posted, form)
             case ["i", invoice_id] if not posted:
                 return self.invoice(invoice_id)
         return message(404, "Page not found", "The local Stripe has no page at this address.")
 
-    # Checkout -------------------------------------------------------------------------------------
-
-    def checkout(self, session_id: str, posted: bool, form: dict[str, str]) -> Page:
-        session = self.store.get("checkout.session", session_id)
-        if session["status"] == "complete" and posted:
-            # A second click on "pay" goes where the first one went, and pays nothing.
-            return Page(303, location=_success(session))
-        if session["status"] != "open":
-            return self._closed(session)
-        if not posted:
-            return self._checkout_page(session, form)
-        try:
-            email = self._email(session, form)
-            month, year = _expiry(form.get("exp", ""))
-            self.money.complete_checkout(session, email, form.get("number", ""), month, year)
-        except Problem as problem:
-            return self._checkout_page(session, form, problem.message)
-        return Page(303, location=_success(session))
-
-    def _email(self, session: Json, form: dict[str, str]) -> str:
-        """Who pays. Only asked for when the product did not say."""
-        customer = self.store.find("customer", session["customer"])
-        email = (customer or {}).get("email") or session["customer_email"] or form.get("email", "").strip()
-        if not customer and not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
-            raise Problem(400, "Please enter your e-mail address.", param="email")
-        return str(email)
-
-    def _closed(self, session: Json) -> Page:
-        if session["status"] == "complete":
-            return message(
-                200,
-                "Already paid",
-                "This payment is complete. There is nothing left to do here.",
-                _success(session),
-            )
-        return message(
-            410,
-            "This page has expired",
-            "Nothing was charged. Go back and start again.",
-            session["cancel_url"] or "",
-        )
-
-    def _checkout_page(self, session: Json, form: dict[str, str], error: str = "") -> Page:
-        line = session["_line_items"][0]
-        price = self.store.get("price", line["price"])
-        customer = self.store.find("customer", session["customer"]) or {}
-        context = {
-            "session": session,
-            "line": line,
-            "total": money_text(line["amount_total"], line["currency"]),
-            "every": every(price["recurring"]),
-            "trial_days": session["_subscription_data"].get("trial_period_days"),
-            "email": customer.get("email") or session["customer_email"],
-            "ask_email": not (customer or session["customer_email"]),
-            "form": self._card_form(form),
-            "error": error,
-        }
-        return _render("checkout", context, 402 if error else 200)
-
-    def _card_form(self, form: dict[str, str]) -> dict[str, str]:
-        """What was typed, or the card that works: nobody should have to type a test card."""
-        year = datetime.fromtimestamp(self.store.now(), UTC).year + 5
-        ready = {"email": "", "number": TEST_CARDS[0].spaced, "exp": f"12 / {year % 100}", "cvc": "123"}
-        return ready | {name: form[name] for name in ready if name in form}
-
-    # Billing portal -------------------------------------------------------------------------------
-
-    def portal(self, session_id: str, posted: bool, form: dict[str, str]) -> Page:
-        session = self.store.get("billing_portal.session", session_id)
-        customer = self.store.get("customer", session["customer"])
-        if customer.get("deleted"):
-            return message(410, "No such customer", "This customer was deleted.", session["return_url"] or "")
-        if not posted:
-            return self._portal_page(session, customer, form)
-        try:
-            self._portal_deed(customer, form)
-        except Problem as problem:
-            return self._portal_page(session, customer, form, problem.message)
-        return Page(303, location=f"/p/session/{session_id}")
-
-    def _portal_deed(self, customer: Json, form: dict[str, str]) -> None:
-        match form.get("do"):
-            case "cancel":
-                self.money.schedule_cancel(self._own_subscription(customer, form), by_portal=True)
-            case "resume":
-                self.money.cancel_at(self._own_subscription(customer, form), None)
-            case "card":
-                self._new_card(customer, form)
-            case _:
-                raise Problem(400, "The portal cannot do this.")
-
-    def _own_subscription(self, customer: Json, form: dict[str, str]) -> Json:
-        for subscription in self.store.of_customer("subscription", customer["id"]):
-            if subscription["id"] == form.get("sub") and subscription["status"] in LIVING:
-                return subscription
-        raise Problem(404, "This subscription has ended.")
-
-    def _new_card(self, customer: Json, form: dict[str, str]) -> None:
-        month, year = _expiry(form.get("exp", ""))
-        card = self.money.make_card(form.get("number", ""), month, year)
-        if not self.money.replace_card(card, customer):
-            raise Problem(402, "The new card is saved, but it was declined when paying the open invoice.")
-
-    def _portal_page(self, session: Json, customer: Json, form: dict[str, str], error: str = "") -> Page:
-        subscriptions = [
-            self._subscription_row(each)
-            for each in self.store.of_customer("subscription", customer["id"])
-            if each["status"] in (*LIVING, "incomplete")
-        ]
-        invoices = reversed(self.store.of_customer("invoice", customer["id"]))
-        card = self.store.find("payment_method", customer["invoice_settings"]["default_payment_method"])
-        context = {
-            "customer": customer,
-            "return_url": session["return_url"],
-            "subscriptions": subscriptions,
-            "card": card and card["card"],
-            "invoices": [self._invoice_row(each) for each in invoices],
-            "form": self._card_form(form if error else {}),
-            "error": error,
-        }
-        return _render("portal", context, 402 if error else 200)
-
-    def _subscription_row(self, subscription: Json) -> dict[str, Any]:
-        item = item_of(subscription)
-        price = self.store.get("price", item["price"])
-        return {
-            "id": subscription["id"],
-            "name": self.store.get("product", price["product"])["name"],
-            "status": subscription["status"],
-            "price": money_text(price["unit_amount"] * item["quantity"], price["currency"]),
-            "every": every(price["recurring"]),
-            "ends": _day(subscription["cancel_at"]),
-            "renews": _day(item["current_period_end"]),
-            "living": subscription["status"] in LIVING,
-        }
-
-    # Invoice and index ----------------------------------------------------------------------------
-
-    def _invoice_row(self, invoice: Json) -> dict[str, Any]:
-        return {
-            "number": invoice["number"],
-            "url": invoice["hosted_invoice_url"],
-            "total": money_text(invoice["total"], invoice["currency"]),
-            "status": invoice["status"],
-            "day": _day(invoice["created"]),
-        }
+    # Invoice --------------------------------------------------------------------------------------
 
     def invoice(self, invoice_id: str) -> Page:
         invoice = self.store.get("invoice", invoice_id)
-        line = invoice["lines"]["data"][0]
+        currency = invoice["currency"]
         context = {
             "invoice": invoice,
-            "row": self._invoice_row(invoice),
-            "line": line["description"],
-            "begins": _day(line["period"]["start"]),
-            "ends": _day(line["period"]["end"]),
-            "paid": _day(invoice["status_transitions"]["paid_at"]),
+            "row": invoice_row(invoice),
+            "lines": [self._line(line) for line in invoice["lines"]["data"]],
+            "sums": [(words, money_text(amount, currency)) for words, amount in self._sums(invoice) if amount],
+            "last": "Paid" if invoice["status"] == "paid" else "Due",
+            "total": money_text(invoice["amount_due"], currency),
+            "paid": day(invoice["status_transitions"]["paid_at"]),
         }
-        return _render("invoice", context)
+        return render("invoice", context)
+
+    def _line(self, line: Json) -> dict[str, str]:
+        return {
+            "what": line["description"],
+            "begins": day(line["period"]["start"]),
+            "ends": day(line["period"]["end"]),
+            "amount": money_text(line["amount"], line["currency"]),
+        }
+
+    def _sums(self, invoice: Json) -> list[tuple[str, int]]:
+        """What leads from the lines to what is due, and what was given back."""
+        subtotal = invoice["subtotal"] if invoice["subtotal"] != invoice["total"] else 0
+        credit = invoice["amount_due"] - invoice["total"]
+        return [
+            ("Subtotal", subtotal),
+            *(
+                (f"Discount {self.money.discounts.name(each['discount'])}", -each["amount"])
+                for each in invoice["total_discount_amounts"]
+            ),
+            *((_tax_words(self.store, each), each["amount"]) for each in invoice["total_taxes"]),
+            ("Credit used" if credit < 0 else "Kept as credit", credit),
+            ("Given back", -self._refunded(invoice)),
+        ]
+
+    def _refunded(self, invoice: Json) -> int:
+        payment = self.money.charges.payment_of(invoice)
+        if payment is None:
+            return 0
+        intent = self.store.get("payment_intent", payment["payment"]["payment_intent"])
+        charge = self.store.find("charge", intent["latest_charge"])
+        return charge["amount_refunded"] if charge else 0
+
+    # Index ----------------------------------------------------------------------------------------
 
     def index(self, posted: bool, form: dict[str, str]) -> Page:
-        """What is in here, and a form that moves the clock."""
-        if posted:
-            days = form.get("days", "")
-            if not re.fullmatch("[0-9]{1,4}", days):
-                return message(400, "How many days?", "Please enter a number of days.", "/")
-            self.money.advance(int(days) * DAY)
-            return Page(303, location="/")
-        context = {
+        """What is in here, and what only the local Stripe can do with it."""
+        if not posted:
+            return render("index", self._overview())
+        try:
+            self._help(form)
+        except Problem as problem:
+            return message(400, "That did not work", problem.message, "/")
+        return Page(303, location="/")
+
+    def _help(self, form: dict[str, str]) -> None:
+        match form:
+            case {"after_retries": wanted} if wanted in AFTER_RETRIES:
+                self.store.settings["after_retries"] = wanted
+            case {"webhooks": mode} if mode in MODES:
+                self.webhooks.set_mode(mode)
+            case {"dispute": dispute_id, "verdict": "won" | "lost" as verdict}:
+                self.money.charges.close(self.store.get("dispute", dispute_id), verdict)
+            case {"days": days} if re.fullmatch("[0-9]{1,4}", days):
+                self.money.advance(int(days) * DAY)
+            case _:
+                raise Problem(400, "Please enter a number of days.")
+
+    def _overview(self) -> dict[str, Any]:
+        is_held = self.webhooks.mode == "hold"
+        waiting = len(self.store.deliveries if is_held else self.webhooks.waiting())
+        return {
             "now": datetime.fromtimestamp(self.store.now(), UTC),
             "ahead": self.store.clock_offset // DAY,
-            "subscriptions": [self._index_row(each) for each in reversed(self.store.all("subscription"))],
+            "subscriptions": [self._index_row(each) for each in self._newest("subscription")],
+            "disputes": [self._dispute_row(each) for each in self._newest("dispute")],
+            "codes": [self._code_row(each) for each in self._newest("promotion_code")],
+            "after_retries": self.store.settings["after_retries"],
+            "after_retries_choices": AFTER_RETRIES,
             "endpoints": self.store.all("webhook_endpoint"),
-            "events": [self.store.public(each) for each in self.store.all("event")[: -SHOWN_EVENTS - 1 : -1]],
-            "waiting": len(self.webhooks.waiting()),
-            "given_up": len(self.store.deliveries) - len(self.webhooks.waiting()),
+            "events": [self.store.public(each) for each in self._newest("event")],
+            "mode": self.webhooks.mode,
+            "modes": MODE_WORDS,
+            "waiting": waiting,
+            "given_up": len(self.store.deliveries) - waiting,
         }
-        return _render("index", context)
+
+    def _newest(self, kind: str) -> list[Json]:
+        return [each for each, _ in zip(self.store.newest(kind), range(SHOWN_EVENTS), strict=False)]
 
     def _index_row(self, subscription: Json) -> dict[str, Any]:
         customer = self.store.get("customer", subscription["customer"])
-        return self._subscription_row(subscription) | {"email": customer.get("email", "deleted customer")}
+        return subscription_row(self.store, subscription) | {"email": customer.get("email", "deleted customer")}
+
+    def _dispute_row(self, dispute: Json) -> dict[str, Any]:
+        amount = money_text(dispute["amount"], dispute["currency"])
+        return {
+            "id": dispute["id"],
+            "amount": amount,
+            "status": dispute["status"],
+            "reason": dispute["reason"],
+            "is_open": dispute["status"] not in ("won", "lost"),
+        }
+
+    def _code_row(self, code: Json) -> dict[str, Any]:
+        return {"code": code["code"], "active": code["active"], "times": code["times_redeemed"]}
 
 
-def message(status: int, title: str, words: str, back: str = "") -> Page:
-    return _render("message", {"title": title, "words": words, "back": back}, status)
-
-
-def money_text(amount: int, currency: str) -> str:
-    """An amount in the currency's smallest unit, for people: 500 and eur give `5.00 EUR`."""
-    shown = str(amount) if currency in ZERO_DECIMAL else f"{amount // 100}.{amount % 100:02d}"
-    return f"{shown} {currency.upper()}"
-
-
-def every(recurring: Json) -> str:
-    count = recurring["interval_count"]
-    return f"per {recurring['interval']}" if count == 1 else f"every {count} {recurring['interval']}s"
-
-
-def _day(moment: int | None) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%-d %B %Y") if moment else ""
-
-
-def _success(session: Json) -> str:
-    return str(session["success_url"]).replace("{CHECKOUT_SESSION_ID}", session["id"])
-
-
-def _expiry(typed: str) -> tuple[int, int]:
-    """Month and year as a card shows them: `12 / 31`, `12/2031`, `1231`."""
-    match = re.fullmatch(r"\s*([0-9]{2})\s*/?\s*([0-9]{2}|[0-9]{4})\s*", typed)
-    if match is None:
-        raise Problem(402, "Please enter the card's expiry date as MM / YY.", "invalid_expiry_year")
-    return int(match[1]), full_year(int(match[2]))
-
-
-def _render(template: str, context: dict[str, Any], status: int = 200) -> Page:
-    return Page(
-        status,
-        render_to_string(f"billing/local_stripe/{template}.html", context | {"test_cards": TEST_CARDS}),
-    )
+def _tax_words(store: Store, tax: Json) -> str:
+    rate = store.get("tax_rate", tax["tax_rate_details"]["tax_rate"])
+    inside = ", in the price" if tax["tax_behavior"] == "inclusive" else ""
+    return f"Tax ({rate['percentage']:g} %{inside})"

@@ -90,16 +90,38 @@ class Taxes:
         self.emit("customer.tax_id.created", tax_id)
         return tax_id
 
-    def learn(self, customer: Json, details: Json) -> None:
-        """Keeps what a customer said at Checkout: where they are, their name and the number of their business."""
-        before = self.store.public(customer)
-        customer.update({name: details[name] for name in ("address", "name") if details.get(name)})
+    def learn(self, customer: Json, session: Json) -> None:
+        """Keeps what a customer said at Checkout: where they are, their name and the number of their business.
+
+        Of a known customer only what `customer_update` allows.
+        """
+        details, before = session["_details"], self.store.public(customer)
+        allowed = [
+            name for name, may in session["_customer_update"].items() if may == "auto" or not session["customer"]
+        ]
+        customer.update({name: details[name] for name in allowed if details.get(name)})
         now = self.store.public(customer)
         previous = {name: was for name, was in before.items() if now[name] != was}
         if previous:
             self.emit("customer.updated", customer, previous)
+        known = [each["value"] for each in self.store.of_customer("tax_id", customer["id"])]
         for each in details.get("tax_ids", []):
-            self.add_tax_id(customer, each["type"], each["value"])
+            if each["value"] not in known:
+                self.add_tax_id(customer, each["type"], each["value"])
+
+    def details_of(self, customer: Json) -> Json:
+        """What a complete Checkout session says of its customer."""
+        tax_ids = self.store.of_customer("tax_id", customer["id"])
+        return {
+            "address": customer["address"],
+            "business_name": None,
+            "email": customer["email"],
+            "individual_name": None,
+            "name": customer["name"],
+            "phone": customer["phone"],
+            "tax_exempt": customer["tax_exempt"],
+            "tax_ids": [{"type": each["type"], "value": each["value"]} for each in tax_ids],
+        }
 
     def delete_tax_id(self, params: Json, customer_id: str, tax_id: str) -> Json:
         read(params, {})

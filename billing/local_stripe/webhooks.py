@@ -56,7 +56,7 @@ class Webhooks:
         return self.store.settings.get("webhooks", "deliver")
 
     def set_mode(self, mode: str) -> None:
-        """From now on webhooks are delivered, held back or lost. Those held back go out once they are delivered again."""
+        """From now on webhooks are delivered, held back or lost. Delivering again sends what was held back."""
         self.store.settings["webhooks"] = mode
         self._wake({each["endpoint"] for each in self.store.deliveries})
 
