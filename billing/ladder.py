@@ -12,7 +12,7 @@ which order Stripe's events come, nor on whether a job ran when it should have.
     comped by staff: runs without a payment until a date, then kept
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -53,23 +53,24 @@ class Meaning:
     """What one of Stripe's words for a subscription means for the pub, and what its owner reads."""
 
     pub: str  # what the pub does
-    words: str  # what its owner reads; dates are added where there are any
+    words: str  # what its owner reads; words.py adds what follows from it, with the dates
     runs: bool = False  # for as long as Stripe says so
     grace: bool = False  # runs for the time of grace
+    owes: bool = False  # an invoice is open
     ended: bool = False  # nothing can come after it; all others are alive, and one bot has one
     started: bool = True  # something was bought with it, so that there is something to keep
 
 
 # Stripe's words for a subscription, all of them: https://docs.stripe.com/api/subscriptions/object
 MEANINGS = {
-    "trialing": Meaning("runs", "In its trial.", runs=True),
+    "trialing": Meaning("runs", "In its trial, nothing is charged.", runs=True),
     "active": Meaning("runs", "Paid.", runs=True),
-    "past_due": Meaning("runs for the time of grace, then stops", "The last payment failed.", grace=True),
-    "unpaid": Meaning("stops, unless staff extend its grace", "The payments failed."),
-    "paused": Meaning("stops", "Its subscription is paused."),
-    "canceled": Meaning("stops", "Its subscription has ended.", ended=True),
+    "past_due": Meaning("runs for the time of grace, then stops", "The last payment failed.", grace=True, owes=True),
+    "unpaid": Meaning("stops, unless staff extend its grace", "The last payment failed at each try.", owes=True),
+    "paused": Meaning("stops", "The subscription is paused."),
+    "canceled": Meaning("stops; staff can extend its grace if it owes", "The subscription has ended.", ended=True),
     "incomplete": Meaning("waits", "The first payment is not finished.", started=False),
-    "incomplete_expired": Meaning("waits", "The first payment was never finished.", ended=True, started=False),
+    "incomplete_expired": Meaning("waits", "The first payment was not finished in time.", ended=True, started=False),
 }
 ALIVE = [status for status, meaning in MEANINGS.items() if not meaning.ended]
 
@@ -86,13 +87,15 @@ class Terms:
     comp_ends: timedelta = timedelta(days=7)
     goes_soon: timedelta = timedelta(days=14)
     goes_now: timedelta = timedelta(days=3)
-    # Stripe takes its time with a renewal, and its word for it can be lost.
+    # Stripe takes its time with a renewal, and its word for it can be lost: how often it is looked for.
     renewal: timedelta = timedelta(hours=3)
+    # How soon a subscription that should have ended is looked at again.
+    insist: timedelta = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a bot's payment; nothing here changes by time alone."""
+    """What is known of a bot's payment; nothing here changes by time alone. A subscription always has its `until`."""
 
     status: str = ""  # Stripe's word for the subscription that counts; nothing if there never was one
     until: datetime | None = None  # the end of the period, or when the subscription ended or will
@@ -121,23 +124,30 @@ class Standing:
 
 @dataclass(frozen=True)
 class _End:
-    """When it stops or stopped, and from when on the time of keeping counts."""
+    """When it stops or stopped, and from when on the time of keeping counts: never before that."""
 
     stops: datetime
     kept_from: datetime
 
 
-type _Told = tuple[Step | None, datetime | None, datetime | None]
+type _Steps = list[tuple[datetime, Step, datetime]]
 
 
 def stand(facts: Facts, now: datetime, terms: Terms) -> Standing:
     """On which rung a bot stands at a moment, and what follows from it. KeyError for a word that Stripe never said."""
     end = _end(facts, terms)
     if end is None:
-        return _new(facts, now, terms)
-    if now < end.stops:
-        return _running(facts, end.stops, now, terms)
-    return _stopped(facts, end, now, terms)
+        standing = _new(facts, now, terms)
+    elif now < end.stops:
+        standing = _running(facts, end.stops, now, terms)
+    else:
+        standing = _stopped(facts, end, now, terms)
+    return replace(standing, due_at=now + terms.insist) if must_end(facts, standing.rung) else standing
+
+
+def must_end(facts: Facts, rung: Rung) -> bool:
+    """Whether its subscription lives although nothing may be charged for it any more."""
+    return bool(facts.deleted_at or rung == Rung.OVER) and facts.status in ALIVE
 
 
 def _end(facts: Facts, terms: Terms) -> _End | None:
@@ -160,73 +170,89 @@ def _end_of_subscription(facts: Facts, terms: Terms) -> _End | None:
     meaning = MEANINGS[facts.status] if facts.status else None
     if meaning is None or not meaning.started:
         return None
-    until = facts.until or ALWAYS
     if meaning.runs:
-        end = until if facts.ends else FOR_EVER
+        end = facts.until if facts.ends and facts.until else FOR_EVER
         return _End(end, end)
-    promised = _grace_end(facts, terms)
+    since = facts.unpaid_since or facts.until
+    if since is None:
+        return None
+    if not (meaning.owes or facts.unpaid_since):
+        return _End(ALWAYS, since)
+    promised = max(since + terms.grace, facts.grace_until or ALWAYS)
     if meaning.grace:
-        end = min(until, promised) if facts.ends else promised
-        return _End(end, end)
-    if facts.status == "unpaid":
-        # Stripe has given up before the grace was over, and the pub stops. It is kept no shorter for that.
-        return _End(facts.grace_until or ALWAYS, promised)
-    # Ended or paused. One that was ended for want of a payment may have been out of grace before.
-    end = min(until, promised) if facts.unpaid_since else until
-    return _End(end, end)
-
-
-def _grace_end(facts: Facts, terms: Terms) -> datetime:
-    promised = (facts.unpaid_since or facts.until or ALWAYS) + terms.grace
-    return max(promised, facts.grace_until or ALWAYS)
+        return _End(min(facts.until, promised) if facts.ends and facts.until else promised, promised)
+    # Stripe has given up, maybe before the time of grace was over, and the pub stops. It is kept no shorter for that,
+    # and staff's word holds.
+    return _End(facts.grace_until or ALWAYS, promised)
 
 
 def _new(facts: Facts, now: datetime, terms: Terms) -> Standing:
-    reminder = facts.asked_at + terms.remind_after if facts.asked_at and not facts.deleted_at else FOR_EVER
-    step, about, due_at = _steps(now, (reminder, Step.PAY_REMINDER, facts.asked_at))
-    return Standing(Rung.NEW, runs=False, step=step, step_about=about, due_at=due_at)
+    asked = None if facts.deleted_at else facts.asked_at
+    steps: _Steps = [(asked + terms.remind_after, Step.PAY_REMINDER, asked)] if asked else []
+    return _on(Rung.NEW, now, steps)
 
 
 def _running(facts: Facts, stops: datetime, now: datetime, terms: Terms) -> Standing:
     if stops == FOR_EVER:
-        renewed = (facts.until or ALWAYS) + terms.renewal
-        return Standing(Rung.PAID, runs=True, due_at=renewed if renewed > now else None)
+        return Standing(Rung.PAID, runs=True, due_at=_renewal_looked_for(facts.until or ALWAYS, now, terms))
     paid = _end_of_subscription(facts, terms)
+    steps: _Steps
     if paid is None or paid.stops <= now:
         rung, steps = Rung.COMPED, [(ALWAYS, Step.COMPED, stops), (stops - terms.comp_ends, Step.COMP_ENDS, stops)]
     elif MEANINGS[facts.status].runs:
         rung, steps = Rung.ENDING, [(ALWAYS, Step.CANCELLED, stops)]
     else:
-        rung, steps = (
-            Rung.GRACE,
-            [(ALWAYS, Step.PAYMENT_FAILED, stops), (stops - terms.stops_soon, Step.STOPS_SOON, stops)],
-        )
-    # A rung can end before the pub stops: a comp may begin where a grace ends.
-    over = paid.stops if paid and paid.stops > now else stops
-    step, about, due_at = _steps(now, *steps)
-    return Standing(rung, True, stops, None, step, about, min(due_at or over, over))
+        rung = Rung.GRACE
+        steps = [(ALWAYS, Step.PAYMENT_FAILED, stops), (stops - terms.stops_soon, Step.STOPS_SOON, stops)]
+    # A rung can end before the pub stops: it may be comped for longer than a grace.
+    ends = paid.stops if paid and paid.stops > now else stops
+    return _on(rung, now, steps, ends, runs_until=stops)
+
+
+def _renewal_looked_for(until: datetime, now: datetime, terms: Terms) -> datetime:
+    """The next look after the end of the period, and again until Stripe's word of the renewal is there."""
+    looks = max(1, (now - until) // terms.renewal + 1)
+    return until + looks * terms.renewal
 
 
 def _stopped(facts: Facts, end: _End, now: datetime, terms: Terms) -> Standing:
     goes = end.kept_from + terms.kept
-    waits = not facts.deleted_at and not facts.ends and facts.status in ALIVE and MEANINGS[facts.status].started
     if facts.deleted_at:
-        steps = [(ALWAYS, Step.DELETED, goes)]
-    else:
-        steps = [
-            (ALWAYS, Step.SUSPENDED if waits else Step.ENDED, goes),
-            (goes - terms.goes_soon, Step.GOES_SOON, goes),
-            (goes - terms.goes_now, Step.GOES_NOW, goes),
-            (goes, Step.OVER, goes),
-        ]
-    step, about, due_at = _steps(now, *steps)
+        # There is nothing to tell of what was no longer kept when it was thrown away.
+        steps: _Steps = [(facts.deleted_at, Step.DELETED, goes)] if facts.deleted_at < goes else []
+        return _on(Rung.KEPT if now < goes else Rung.OVER, now, steps, goes, kept_until=goes)
+    waits = _waits_for_payment(facts, now)
+    warnings = [(terms.goes_soon, Step.GOES_SOON), (terms.goes_now, Step.GOES_NOW)]
+    steps = [
+        (ALWAYS, Step.SUSPENDED if waits else Step.ENDED, goes),
+        *((goes - before, step, goes) for before, step in warnings if before < terms.kept),
+        (goes, Step.OVER, goes),
+    ]
     if now >= goes:
-        return Standing(Rung.OVER, False, None, goes, step, about)
-    return Standing(Rung.SUSPENDED if waits else Rung.KEPT, False, None, goes, step, about, due_at or goes)
+        return _on(Rung.OVER, now, steps, kept_until=goes)
+    return _on(Rung.SUSPENDED if waits else Rung.KEPT, now, steps, kept_until=goes)
 
 
-def _steps(now: datetime, *steps: tuple[datetime, Step, datetime | None]) -> _Told:
-    """Of steps in the order of their moments: the newest that is due, what date it is about, and the next moment."""
+def _waits_for_payment(facts: Facts, now: datetime) -> bool:
+    """Whether its subscription lives and goes on once it is paid, so that no other one is needed."""
+    has_ended = facts.ends and facts.until is not None and facts.until <= now
+    return facts.status in ALIVE and MEANINGS[facts.status].started and not has_ended
+
+
+def _on(
+    rung: Rung,
+    now: datetime,
+    steps: _Steps,
+    ends: datetime | None = None,
+    runs_until: datetime | None = None,
+    kept_until: datetime | None = None,
+) -> Standing:
+    """A standing with the newest of the steps that is due, and with the next moment that changes something.
+
+    Steps come in the order of their moments; `ends` is when the rung itself is over, where no step says so.
+    """
     due = [(step, about) for at, step, about in steps if at <= now]
     step, about = due[-1] if due else (None, None)
-    return step, about, min((at for at, _, _ in steps if now < at < FOR_EVER), default=None)
+    moments = [at for at, _, _ in steps] + ([ends] if ends else [])
+    due_at = min((at for at in moments if at > now), default=None)
+    return Standing(rung, runs_until is not None, runs_until, kept_until, step, about, due_at)
