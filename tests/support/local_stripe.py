@@ -38,7 +38,8 @@ class RunningLocalStripe:
     """A local Stripe on a free loopback port, from `with` until its end.
 
     `url` is its address, `client` a Stripe client for it, `app` the app itself. `retry_delays` are the
-    pauses in seconds between the tries of one webhook. Pass `port` to come back where an earlier one was.
+    pauses in seconds between the tries of one webhook. Pass `port` to come back where an earlier one was, and
+    `clock_offset` to let the clock of a new one begin so many seconds ahead of ours, or behind it.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class RunningLocalStripe:
         state_file: Path | None = None,
         retry_delays: tuple[float, ...] = (0.05, 0.05, 0.05),
         port: int = 0,
+        clock_offset: int = 0,
     ) -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.app: LocalStripe = make_app(state_file, self.url, retry_delays)
+        self.app: LocalStripe = make_app(state_file, self.url, retry_delays, clock_offset)
         self.client = stripe.StripeClient(
             KEY, base_addresses={"api": self.url}, stripe_version=API_VERSION, max_network_retries=0
         )
@@ -136,9 +138,31 @@ class RunningLocalStripe:
         """Waits until every webhook is delivered or given up."""
         wait_until(lambda: not self.app.webhooks.waiting(), "the webhooks to be delivered", timeout)
 
-    def pay(self, checkout_url: str, card: str = "4242424242424242", email: str = "ada@example.com") -> str:
-        """Sends the Checkout form as a browser does; the address it redirects to. Raises PaymentRefused."""
-        return self._submit(checkout_url, {"email": email, **_card(card)})
+    def pay(
+        self,
+        checkout_url: str,
+        card: str = "4242424242424242",
+        email: str = "ada@example.com",
+        code: str = "",
+        country: str = "",
+        authenticates: bool = True,
+    ) -> str:
+        """Sends the Checkout forms as a browser does; the address they redirect to. Raises PaymentRefused.
+
+        A promotion code and a country are sent where given. Where the bank asks, the customer `authenticates` or not.
+        """
+        if code:
+            self._submit(checkout_url, {"do": "code", "code": code})
+        if country:
+            self._submit(checkout_url, {"do": "address", "country": country})
+        location = self._submit(checkout_url, {"email": email, **_card(card)})
+        if location == urlsplit(checkout_url).path:
+            location = self._submit(checkout_url, {"do": "authenticate" if authenticates else "refuse"})
+        return location
+
+    def change_plan(self, portal_url: str, subscription_id: str, price_id: str) -> str:
+        """Confirms another price in the portal; the address that leads to. Raises PaymentRefused."""
+        return self._submit(portal_url, {"do": "change", "sub": subscription_id, "price": price_id})
 
     def change_card(self, portal_url: str, card: str = "4242424242424242") -> None:
         """Sends the portal's card form. Raises PaymentRefused, also for a card that is saved but fails."""
