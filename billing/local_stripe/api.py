@@ -40,6 +40,7 @@ from .specs import (
     SUBSCRIPTION,
 )
 from .store import API_VERSION, Json, Problem, Store
+from .tax import check_location
 from .webhooks import MODES, NO_CAUSE, Webhooks
 
 type Handler = Callable[..., Json]
@@ -422,6 +423,8 @@ class Api:
         card = self._own_card(card_id, customer["id"], "default_payment_method") if card_id else None
         subtotal = price["unit_amount"] * quantity
         discounts = self.discounts.asked(values.get("discounts") or [], customer, subtotal, price["currency"])
+        if values.get("automatic_tax", {}).get("enabled"):
+            check_location(customer)
         asked = {**values, "discounts": discounts}
         subscription = self.money.create_subscription(customer, price, quantity, card, asked)
         if values.get("cancel_at_period_end"):

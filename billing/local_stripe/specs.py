@@ -113,12 +113,10 @@ DISCOUNTS = [{"coupon": text, "promotion_code": text}]
 AUTOMATIC_TAX = {"enabled": flag}
 TRIAL_SETTINGS = {"end_behavior": {"missing_payment_method": one_of("cancel", "create_invoice", "pause")}}
 SUBSCRIPTION = {
-    "automatic_tax": AUTOMATIC_TAX,
     "cancel_at": moment,
     "cancel_at_period_end": flag,
     "default_payment_method": text,
     "description": text,
-    "discounts": DISCOUNTS,
     "items": [{"id": text, "price": text, "quantity": between(1, 999_999)}],
     "metadata": metadata,
     "off_session": flag,
@@ -126,7 +124,13 @@ SUBSCRIPTION = {
     "proration_behavior": one_of("none", "create_prorations", "always_invoice"),
     "trial_settings": TRIAL_SETTINGS,
 }
-NEW_SUBSCRIPTION = {**SUBSCRIPTION, "customer": text, "trial_period_days": between(1, 730)}
+NEW_SUBSCRIPTION = {
+    **SUBSCRIPTION,
+    "automatic_tax": AUTOMATIC_TAX,
+    "customer": text,
+    "discounts": DISCOUNTS,
+    "trial_period_days": between(1, 730),
+}
 CANCEL = {
     "cancellation_details": {"comment": text, "feedback": text},
     "invoice_now": flag,
