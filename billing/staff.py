@@ -218,9 +218,10 @@ class Refund(MoneyDeed):
 
     def do(self, by: User) -> str:
         refunded = self._give_back()
-        said = f"{money(refunded.amount, refunded.currency)} of invoice {refunded.number}"
-        paid.remark(self.row.pk, f"{said} was given back: {self.cleaned_data['words']}", refunded.id, by)
-        return self.done(f"{said} goes back.{self._end(by)}")
+        told = f"{paid.given_back(refunded.amount, refunded.currency)} {self.cleaned_data['words']}"
+        paid.remark(self.row.pk, told, refunded.id, by)
+        said = f"{money(refunded.amount, refunded.currency)} of invoice {refunded.number} goes back."
+        return self.done(said + self._end(by))
 
     def _give_back(self) -> Refunded:
         asked = self.cleaned_data
@@ -253,7 +254,7 @@ def _units(invoice: PaidInvoice, value: Decimal | None) -> int | None:
         return None
     amount = units(value, invoice.currency)
     if not 0 < amount <= invoice.left:
-        raise ValueError(f"Between nothing and {money(invoice.left, invoice.currency)}, which is left, it must be.")
+        raise ValueError(f"It must be between nothing and {money(invoice.left, invoice.currency)}, which is left.")
     return amount
 
 
