@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import User
-from billing import alarms, gateway, letters
+from billing import alarms, gateway, ladder, letters
 from billing.gateway import Reading, Refunded, Refused
 from billing.ladder import ALIVE, MEANINGS, Facts, Rung, Terms, stand
 from billing.money import money
@@ -27,7 +27,7 @@ log = logging.getLogger("billing")
 # How long a bot rests that could not be read, or whose subscription could not be ended.
 REST = timedelta(minutes=10)
 # Nobody reads these on a page, and they move no pub.
-UNSHOWN = {"paid_seen_at", "due_at"}
+UNSHOWN = {"paid_seen_at", "due_at", "told_payment"}
 SOLD_TWICE = "A second subscription was made for this pub. It is ended, and what it charged is given back."
 OUTLIVED = "An old subscription of this pub, whose payment had failed, is ended: a newer one is paid."
 AFTER_DELETION = "It was paid after the pub was deleted."
@@ -95,7 +95,7 @@ def record(reading: Reading) -> None:
 
 def must_end(bot: Bot) -> bool:
     """Whether its subscription lives although nothing may be charged for it any more."""
-    return bool(bot.deleted_at or bot.rung == Rung.OVER) and bot.paid_status in ALIVE
+    return ladder.must_end(facts_of(bot), Rung(bot.rung))
 
 
 def look(bot_id: UUID) -> bool:
@@ -312,14 +312,14 @@ def _set(bot: Bot, words: str = "", by: User | None = None, **facts: Any) -> boo
 
     The history says it in staff's words, or else in those that its owner reads. Whether anything was new.
     """
-    before = {name: getattr(bot, name) for name in (*facts, "paid", "rung", "runs_until", "kept_until", "due_at")}
+    follows = ("paid", "rung", "runs_until", "kept_until", "due_at", "told_payment")
+    before = {name: getattr(bot, name) for name in (*facts, *follows)}
     for name, value in facts.items():
         setattr(bot, name, value)
     standing = stand(facts_of(bot), timezone.now(), terms())
-    bot.paid, bot.rung = standing.runs, standing.rung
+    bot.paid, bot.rung, bot.due_at = standing.runs, standing.rung, standing.due_at
     bot.runs_until, bot.kept_until = standing.runs_until, standing.kept_until
-    # What must end is ended by the look that follows; if that breaks off, by the next.
-    bot.due_at = timezone.now() + REST if must_end(bot) else standing.due_at
+    bot.told_payment = letters.write(bot, standing)
     changed = {name for name, was in before.items() if getattr(bot, name) != was}
     if changed:
         bot.save(update_fields=changed)
@@ -329,5 +329,4 @@ def _set(bot: Bot, words: str = "", by: User | None = None, **facts: Any) -> boo
     if "rung" in changed or by:
         told = words or how_it_stands(bot)
         PaymentChange.objects.create(bot=bot, old=before["rung"], new=bot.rung, words=told, by=by)
-    letters.write(bot, standing)
     return bool(changed - UNSHOWN)

@@ -45,14 +45,89 @@ def staff_alarm(*, key: str, to: str, name: str = "", subject: str, words: str, 
     _write("staff_alarm", key, to, name=name, subject=subject, words=words, url=url)
 
 
-def payment_failed(*, key: str, to: str, name: str = "", pub_name: str, url: str, stopped: bool) -> None:
-    """The card was declined at a renewal: the pub runs on for now, or is stopped since all tries failed."""
-    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, stopped=stopped)
+# What is written about money says until when the pub runs (`until`), until when its data is kept once it has stopped
+# (`kept_until`) and when the card is tried again (`retry_at`).
 
 
-def subscription_ended(*, key: str, to: str, name: str = "", pub_name: str, url: str) -> None:
-    """Nothing is paid any more and the pub is stopped."""
-    _write("subscription_ended", key, to, name=name, pub_name=pub_name, url=url)
+def pay_reminder(*, key: str, to: str, name: str = "", pub_name: str, url: str) -> None:
+    """The pub has its name, and its payment page was opened and left."""
+    _write("pay_reminder", key, to, name=name, pub_name=pub_name, url=url)
+
+
+def cancelled(
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime, kept_until: datetime
+) -> None:
+    """The subscription is cancelled, and the pub runs to its end."""
+    _write("cancelled", key, to, name=name, pub_name=pub_name, url=url, until=until, kept_until=kept_until)
+
+
+def comped(*, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime) -> None:
+    """Staff let the pub run without a payment."""
+    _write("comped", key, to, name=name, pub_name=pub_name, url=url, until=until)
+
+
+def comp_ends(
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime, kept_until: datetime
+) -> None:
+    """The time without a payment ends soon."""
+    _write("comp_ends", key, to, name=name, pub_name=pub_name, url=url, until=until, kept_until=kept_until)
+
+
+def payment_failed(
+    *,
+    key: str,
+    to: str,
+    name: str = "",
+    pub_name: str,
+    url: str,
+    until: datetime,
+    kept_until: datetime,
+    retry_at: datetime | None = None,
+) -> None:
+    """The card was declined at a renewal, and the pub runs on for now."""
+    dates = {"until": until, "kept_until": kept_until, "retry_at": retry_at}
+    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, **dates)
+
+
+def stops_soon(
+    *,
+    key: str,
+    to: str,
+    name: str = "",
+    pub_name: str,
+    url: str,
+    until: datetime,
+    kept_until: datetime,
+    retry_at: datetime | None = None,
+) -> None:
+    """Still no payment, and the time that the pub runs on for is nearly over."""
+    dates = {"until": until, "kept_until": kept_until, "retry_at": retry_at}
+    _write("stops_soon", key, to, name=name, pub_name=pub_name, url=url, **dates)
+
+
+def suspended(*, key: str, to: str, name: str = "", pub_name: str, url: str, reason: str, kept_until: datetime) -> None:
+    """The pub is stopped until its payment is put right. `reason` is in words for its owner."""
+    _write("suspended", key, to, name=name, pub_name=pub_name, url=url, reason=reason, kept_until=kept_until)
+
+
+def ended(*, key: str, to: str, name: str = "", pub_name: str, url: str, reason: str, kept_until: datetime) -> None:
+    """Nothing is paid any more, and the pub is stopped. `reason` is in words for its owner."""
+    _write("ended", key, to, name=name, pub_name=pub_name, url=url, reason=reason, kept_until=kept_until)
+
+
+def goes_soon(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime) -> None:
+    """The time that a stopped pub is kept for is nearly over."""
+    _write("goes_soon", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until)
+
+
+def over(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime) -> None:
+    """The time that a stopped pub was kept for is over."""
+    _write("over", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until)
+
+
+def deleted(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime, contact: str) -> None:
+    """Its owner deleted the pub. `contact` is the address to write to for who wants it back."""
+    _write("deleted", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until, contact=contact)
 
 
 def post(*, key: str, to: str, subject: str, text: str, html: str = "", forget: bool = False) -> None:

@@ -131,6 +131,7 @@ class Bot(models.Model):
     comped_until = models.DateTimeField(null=True, blank=True, help_text="staff let it run until then, paid or not")
     grace_until = models.DateTimeField(null=True, blank=True, help_text="staff extended the time of grace until then")
     due_at = models.DateTimeField(null=True, blank=True, db_index=True, help_text="when billing looks at it again")
+    told_payment = models.CharField(max_length=40, blank=True, help_text="what its owner was last mailed about it")
     memory_gb = models.PositiveSmallIntegerField(
         "memory", default=1, choices=[(1, "1 GB"), (2, "2 GB"), (4, "4 GB")], help_text="the size that is paid for"
     )

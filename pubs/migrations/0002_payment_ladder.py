@@ -81,6 +81,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="bot",
+            name="told_payment",
+            field=models.CharField(blank=True, help_text="what its owner was last mailed about it", max_length=40),
+        ),
+        migrations.AddField(
+            model_name="bot",
             name="unpaid_since",
             field=models.DateTimeField(blank=True, help_text="since when an invoice is open", null=True),
         ),
