@@ -21,11 +21,12 @@ from tests.support.site import RunningSite, running_worker
 
 @pytest.fixture
 def stripe(db: None, settings: Settings) -> Iterator[RunningLocalStripe]:
-    """An empty local Stripe that the whole code talks to, with our catalogue."""
+    """An empty local Stripe that the whole code talks to, with our catalogue and our portal."""
     with RunningLocalStripe() as running:
         settings.STRIPE_API_HOST = running.url
         gateway.connect()
         gateway.set_up_catalogue()
+        gateway.ensure_portal()
         yield running
 
 
