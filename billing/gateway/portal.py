@@ -21,6 +21,7 @@ OVER = "The subscription of this pub has ended: nothing more is charged. Pay aga
 CANCELLED = "The subscription of this pub is cancelled already: nothing more is charged."
 KEEP_FIRST = "This pub is cancelled. Keep its subscription first, behind “Payment and invoices”; then change its size."
 PAY_FIRST = "A payment of this pub is open. Put the payment right first; then change its size."
+PAUSED = "The subscription of this pub is paused. Write to us, and we look into it."
 
 
 class Impossible(PaymentTrouble):
@@ -41,9 +42,9 @@ def ensure_portal() -> list[str]:
         return [f"made portal configuration {made.id}"]
 
 
-def _configuration() -> str:
+def _configuration(**only: Any) -> str:
     """The id of ours, or nothing."""
-    listed = stripe.billing_portal.Configuration.list(limit=100)
+    listed = stripe.billing_portal.Configuration.list(limit=100, **only)
     return min((each.id for each in listed.auto_paging_iter() if is_ours(each)), default="")
 
 
@@ -81,7 +82,8 @@ def open_portal(user: User, bot: Bot, flow: str = "") -> str:
     customer = customer_for(user)
     with told():
         more: Any = {"flow_data": data} if data else {}
-        if configuration := _configuration():
+        # Without ours, the account's own serves.
+        if configuration := _configuration(active=True):
             more["configuration"] = configuration
         return stripe.billing_portal.Session.create(customer=customer.id, return_url=_back(bot), **more).url
 
@@ -107,8 +109,10 @@ def _flow_data(bot: Bot, flow: str) -> dict[str, Any]:
 
 def _check_possible(read: Reading | None, flow: str) -> None:
     """Stripe refuses these, or would do what nobody means."""
-    if read is None:
+    if read is None or read.status == "incomplete":
         raise Impossible(NOTHING_THERE)
+    if read.status == "paused":
+        raise Impossible(PAUSED)
     if read.status in ("canceled", "incomplete_expired"):
         raise Impossible(OVER)
     if read.ends:
