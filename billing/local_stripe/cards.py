@@ -110,6 +110,7 @@ def card_fields(card: TestCard, exp_month: int, exp_year: int) -> Json:
         },
         "_fails": card.fails,
         "_authenticates": card.authenticates,
+        "_set_up": False,
         "_disputes": card.disputes,
     }
 

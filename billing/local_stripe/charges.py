@@ -228,6 +228,8 @@ class Charges:
     def refund(self, charge: Json, amount: int | None, reason: str | None, metadata: Any) -> Json:
         """Gives back what is left of a charge, or a part of it."""
         left = charge["amount"] - charge["amount_refunded"]
+        if not charge["paid"]:
+            raise Problem(400, f"Charge {charge['id']} failed, so there is nothing to refund.", param="charge")
         if charge["disputed"] and not self._is_won(charge):
             raise _no_refund(charge, *DISPUTED)
         if not left:

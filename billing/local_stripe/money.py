@@ -688,7 +688,7 @@ class Money:
         if card and card["_fails"] and not is_free:
             self.store.remove("payment_method", card["id"])
             raise declined(card["_fails"])
-        begun = self.store.find("subscription", session["_subscription"])
+        begun = self._begun(session)
         customer_id = begun["customer"] if begun else session["customer"]
         customer = self.store.find("customer", customer_id) or self.create_customer(email)
         self.taxes.learn(customer, session)
@@ -708,9 +708,14 @@ class Money:
             session["_subscription"] = begun["id"]
         return self._finish_checkout(session, begun)
 
+    def _begun(self, session: Json) -> Json | None:
+        """The subscription that the session tried to pay before, if it can still be paid."""
+        begun = self.store.find("subscription", session["_subscription"])
+        return begun if begun and begun["status"] == "incomplete" else None
+
     def is_authenticating(self, session: Json) -> bool:
         """Whether the session waits for its customer to authenticate."""
-        begun = self.store.find("subscription", session["_subscription"])
+        begun = self._begun(session)
         return bool(begun and self.charges.is_asking(self.store.get("invoice", begun["latest_invoice"])))
 
     def authenticate(self, session: Json, ok: bool) -> None:

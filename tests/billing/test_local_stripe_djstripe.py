@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,7 +14,7 @@ from djstripe import models
 from djstripe.settings import djstripe_settings
 
 from billing.local_stripe.webhooks import signature
-from tests.support.local_stripe import DAY, RunningLocalStripe
+from tests.support.local_stripe import DAY, PaymentRefused, RunningLocalStripe
 
 pytestmark = pytest.mark.django_db
 
@@ -73,3 +75,98 @@ def test_dj_stripe_mirrors_a_whole_life(
     assert models.Event.objects.count() == total > count, "an event that comes twice is kept once"
     assert not models.WebhookEventTrigger.objects.exclude(processed=True).exists()
     assert models.Price.objects.get().stripe_data["unit_amount"] == 500
+
+
+def given_back(local: RunningLocalStripe) -> None:
+    """A payment given back in two parts, and one that a bank disputes until evidence wins it."""
+    local.subscribe()
+    charge = local.client.v1.charges.list().data[0].id
+    local.client.v1.refunds.create({"charge": charge, "amount": 100, "reason": "duplicate"})
+    local.client.v1.refunds.create({"charge": charge})
+    session = local.open_checkout(local.make_price().id)
+    local.pay(str(session.url), "4000000000000259")
+    local.advance(2)
+    dispute = local.client.v1.disputes.list().data[0].id
+    local.client.v1.disputes.update(dispute, {"evidence": {"uncategorized_text": "winning_evidence"}})
+
+
+def changed(local: RunningLocalStripe) -> None:
+    """A dearer price, a cheaper one that leaves credit, and one by the year."""
+    subscription = local.subscribe()
+    for amount, interval, proration in ((1000, "month", None), (100, "month", "always_invoice"), (900, "year", None)):
+        values: Any = {
+            "currency": "eur",
+            "unit_amount": amount,
+            "recurring": {"interval": interval},
+            "product_data": {"name": f"Pub {amount}"},
+        }
+        price = local.client.v1.prices.create(values)
+        change: Any = {"items": [{"id": subscription["items"]["data"][0]["id"], "price": price.id}]}
+        local.advance(5 * DAY)
+        more = {"proration_behavior": proration} if proration else {}
+        local.client.v1.subscriptions.update(subscription.id, change | more)
+    local.advance(366 * DAY)
+
+
+def never_paid(local: RunningLocalStripe) -> None:
+    """A bank that is never answered, then a card that fails until nobody tries any more, and a draft after it."""
+    local.client.raw_request("post", "/v1/test_helpers/_settings", after_retries="unpaid")
+    session = local.open_checkout(local.make_price().id)
+    with pytest.raises(PaymentRefused):
+        local.pay(str(session.url), "4000002500003155", authenticates=False)
+    local.advance(DAY)
+    subscription = local.subscribe()
+    local.change_card(local.open_portal(str(subscription.customer)), "4000002760003184")
+    local.advance(70 * DAY)
+
+
+def paused(local: RunningLocalStripe) -> None:
+    """A trial that ends without a card, and goes on with one."""
+    customer = local.client.v1.customers.create({"email": "ada@example.com"})
+    values: Any = {
+        "customer": customer.id,
+        "items": [{"price": local.make_price().id}],
+        "trial_period_days": 7,
+        "trial_settings": {"end_behavior": {"missing_payment_method": "pause"}},
+    }
+    subscription = local.client.v1.subscriptions.create(values)
+    local.advance(8 * DAY)
+    local.change_card(local.open_portal(customer.id))
+    local.client.v1.subscriptions.resume(subscription.id)
+
+
+@pytest.mark.parametrize(
+    ("live", "statuses", "events"),
+    [
+        (given_back, ["active", "active"], ["charge.refunded", "charge.dispute.funds_reinstated"]),
+        (changed, ["active"], ["invoiceitem.created"]),
+        (never_paid, ["incomplete_expired", "unpaid"], ["payment_intent.requires_action", "invoice.voided"]),
+        (paused, ["active"], ["customer.subscription.paused", "customer.subscription.resumed"]),
+    ],
+)
+def test_dj_stripe_mirrors_each_step_of_a_life(
+    local_stripe: RunningLocalStripe,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    live: Callable[[RunningLocalStripe], None],
+    statuses: list[str],
+    events: list[str],
+) -> None:
+    monkeypatch.setattr(stripe, "api_base", local_stripe.url)
+    endpoint = register(local_stripe)
+    live(local_stripe)
+    deliver(local_stripe, endpoint, client)
+    assert not models.WebhookEventTrigger.objects.exclude(processed=True).exists()
+    assert sorted(each.status for each in models.Subscription.objects.all()) == statuses
+    assert set(events) <= set(models.Event.objects.values_list("type", flat=True))
+    for model, kind in (
+        (models.Charge, "charge"),
+        (models.Dispute, "dispute"),
+        (models.InvoiceItem, "invoiceitem"),
+        (models.PaymentIntent, "payment_intent"),
+    ):
+        mirrored = {each.id: each.stripe_data for each in model.objects.all()}
+        assert mirrored.keys() == {each["id"] for each in local_stripe.app.store.all(kind)}
+        assert all(
+            mirrored[each["id"]].get("status") == each.get("status") for each in local_stripe.app.store.all(kind)
+        )

@@ -1,6 +1,9 @@
 """A subscription on the local Stripe, from Checkout to its end, over HTTP with Stripe's own client."""
 
+import time
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 import stripe
@@ -175,3 +178,93 @@ def test_a_deleted_customer_leaves_no_running_subscription(local_stripe: Running
     assert status(local_stripe, subscription) == "canceled"
     assert local_stripe.client.v1.customers.retrieve(str(subscription.customer)).deleted
     assert local_stripe.client.v1.customers.list().data == []
+
+
+def settle_for(local: RunningLocalStripe, outcome: str) -> None:
+    """Chooses, as the owner of the account, what the last retry leads to."""
+    local.client.raw_request("post", "/v1/test_helpers/_settings", after_retries=outcome)
+
+
+def never_paid(local: RunningLocalStripe, outcome: str, days: int = 50) -> stripe.Subscription:
+    """A subscription whose renewal was tried in vain for the last time, and some days more."""
+    settle_for(local, outcome)
+    subscription = local.subscribe()
+    local.change_card(local.open_portal(str(subscription.customer)), FAILS_LATER)
+    local.advance(days * DAY)
+    return subscription
+
+
+def test_the_account_says_what_the_last_retry_leads_to(local_stripe: RunningLocalStripe) -> None:
+    subscription = never_paid(local_stripe, "past_due")
+    assert status(local_stripe, subscription) == "past_due"
+    assert local_stripe.client.v1.invoices.list({"status": "open"}).data[0].next_payment_attempt is None
+    local_stripe.advance(15 * DAY)
+    assert invoices(local_stripe) == ["paid", "open", "open"], "it goes on to bill"
+
+
+def test_an_unpaid_subscription_only_drafts_invoices(local_stripe: RunningLocalStripe) -> None:
+    subscription = never_paid(local_stripe, "unpaid", days=65)
+    assert status(local_stripe, subscription) == "unpaid"
+    assert invoices(local_stripe) == ["paid", "open", "draft"]
+    draft = local_stripe.client.v1.invoices.list({"status": "draft"}).data[0]
+    assert (draft.auto_advance, draft.number, draft.attempt_count) == (False, None, 0)
+    local_stripe.change_card(local_stripe.open_portal(str(subscription.customer)))
+    assert status(local_stripe, subscription) == "active"
+    assert invoices(local_stripe) == ["paid", "paid", "draft"]
+    local_stripe.client.v1.invoices.finalize_invoice(str(draft.id))
+    assert local_stripe.client.v1.invoices.pay(str(draft.id)).status == "paid"
+    local_stripe.advance(31 * DAY)
+    assert invoices(local_stripe) == ["paid"] * 4
+
+
+def test_the_setting_outlives_a_restart(tmp_path: Path) -> None:
+    with RunningLocalStripe(tmp_path / "state.json") as first:
+        settle_for(first, "unpaid")
+    with RunningLocalStripe(tmp_path / "state.json") as second:
+        assert second.app.store.settings["after_retries"] == "unpaid"
+
+
+def trial_without_card(local: RunningLocalStripe, outcome: str) -> stripe.Subscription:
+    customer = local.client.v1.customers.create({"email": "ada@example.com"})
+    values: Any = {
+        "customer": customer.id,
+        "items": [{"price": local.make_price().id}],
+        "trial_period_days": 7,
+        "trial_settings": {"end_behavior": {"missing_payment_method": outcome}},
+    }
+    return local.client.v1.subscriptions.create(values)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "then"), [("pause", "paused"), ("cancel", "canceled"), ("create_invoice", "past_due")]
+)
+def test_a_trial_without_a_card_ends_as_was_asked(local_stripe: RunningLocalStripe, outcome: str, then: str) -> None:
+    subscription = trial_without_card(local_stripe, outcome)
+    local_stripe.advance(8 * DAY)
+    assert status(local_stripe, subscription) == then
+
+
+def test_a_paused_subscription_bills_nothing_until_it_is_resumed(local_stripe: RunningLocalStripe) -> None:
+    subscription = trial_without_card(local_stripe, "pause")
+    local_stripe.advance(100 * DAY)
+    assert (status(local_stripe, subscription), invoices(local_stripe)) == ("paused", ["paid"])
+    local_stripe.change_card(local_stripe.open_portal(str(subscription.customer)))
+    assert status(local_stripe, subscription) == "paused", "a card alone does not resume it"
+    resumed = local_stripe.client.v1.subscriptions.resume(subscription.id, {"billing_cycle_anchor": "now"})
+    assert (resumed.status, invoices(local_stripe)) == ("active", ["paid", "paid"])
+    assert resumed["items"]["data"][0]["current_period_start"] == resumed.billing_cycle_anchor
+    types = [each.type for each in local_stripe.client.v1.events.list({"type": "customer.subscription.*"})]
+    assert types[0] == "customer.subscription.resumed" and "customer.subscription.paused" in types
+    with pytest.raises(stripe.InvalidRequestError, match="not paused"):
+        local_stripe.client.v1.subscriptions.resume(subscription.id)
+
+
+def test_the_clock_can_begin_in_the_past(tmp_path: Path) -> None:
+    past = -60 * DAY
+    with RunningLocalStripe(tmp_path / "state.json", clock_offset=past) as local:
+        subscription = local.subscribe()
+        assert abs(subscription.created - (time.time() + past)) < 60
+        local.advance(31 * DAY)
+        assert invoices(local) == ["paid", "paid"]
+    with RunningLocalStripe(tmp_path / "state.json", clock_offset=past) as local:
+        assert abs(local.app.store.now() - (time.time() + past + 31 * DAY)) < 60, "a kept clock goes on"
