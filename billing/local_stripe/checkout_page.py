@@ -1,10 +1,8 @@
 """Checkout as customers see it: what they pay, where they are, a code, a card, and the bank's question."""
 
-import re
-
 from .checkout import Checkouts
 from .money import Money
-from .page import Page, card_form, day, expiry, message, money_text, price_row, render, sum_rows
+from .page import Page, card_form, day, email_of, expiry, message, money_text, price_row, render, sum_rows
 from .store import Json, Problem, Store
 from .tax import COUNTRIES
 
@@ -56,10 +54,8 @@ class CheckoutPage:
     def _email(self, session: Json, form: dict[str, str]) -> str:
         """Who pays. Only asked for when the product did not say."""
         customer = self.checkouts.customer_of(session)
-        email = (customer or {}).get("email") or session["customer_email"] or form.get("email", "").strip()
-        if not customer and not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
-            raise Problem(400, "Please enter your e-mail address.", param="email")
-        return str(email)
+        known = (customer or {}).get("email") or session["customer_email"] or ""
+        return str(known) if customer or known else email_of(form.get("email", ""))
 
     # Showing --------------------------------------------------------------------------------------
 

@@ -75,6 +75,12 @@ def card_form(form: dict[str, str], now: int) -> dict[str, str]:
     return ready | {name: form[name] for name in ready if name in form}
 
 
+def email_of(typed: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", typed.strip()):
+        raise Problem(400, "Please enter your e-mail address.", param="email")
+    return typed.strip()
+
+
 def expiry(typed: str) -> tuple[int, int]:
     """Month and year as a card shows them: `12 / 31`, `12/2031`, `1231`."""
     match = re.fullmatch(r"\s*([0-9]{2})\s*/?\s*([0-9]{2}|[0-9]{4})\s*", typed)

@@ -4,7 +4,7 @@ import secrets
 from typing import Any
 
 from .params import read
-from .specs import CANCELLATION_REASONS, FEATURES, FLOW, NEW_PORTAL_CONFIGURATION, PORTAL, PORTAL_CONFIGURATION
+from .specs import CANCELLATION_REASONS, FEATURES, NEW_PORTAL_CONFIGURATION, PORTAL, PORTAL_CONFIGURATION
 from .store import Json, Problem, Store
 from .webhooks import Webhooks
 
@@ -165,7 +165,9 @@ class Portal:
         """Where the customer begins, checked. Stripe refuses a flow that its own page could not end."""
         if asked is None:
             return None
-        kind = read(asked, FLOW, required=["type"], inside="flow_data")["type"]
+        kind = asked.get("type")
+        if kind is None:
+            raise _missing("flow_data[type]")
         if not configuration["features"][NEEDS[kind]]["enabled"]:
             words = f"The `{NEEDS[kind]}` feature in the portal configuration is disabled."
             raise Problem(400, words, param="flow_data[type]")

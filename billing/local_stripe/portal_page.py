@@ -3,7 +3,7 @@
 from typing import Any
 
 from .money import LIVING, Money, item_of
-from .page import Page, card_form, day, every, expiry, message, money_text, price_row, render
+from .page import Page, card_form, day, email_of, every, expiry, message, money_text, price_row, render
 from .portal import prices_of, why_not
 from .store import Json, Problem, Store
 from .tax import COUNTRIES, tax_id_type
@@ -149,9 +149,10 @@ class Visit:
         self._check("customer_update")
         allowed = self.features["customer_update"]["allowed_updates"]
         before = self.store.public(self.customer)
-        for name in ("email", "name"):
-            if name in allowed and form.get(name, "").strip():
-                self.customer[name] = form[name].strip()
+        if "email" in allowed:
+            self.customer["email"] = email_of(form.get("email", ""))
+        if "name" in allowed and form.get("name", "").strip():
+            self.customer["name"] = form["name"].strip()
         if "address" in allowed and form.get("country") in COUNTRIES:
             empty = dict.fromkeys(("city", "line1", "line2", "postal_code", "state"))
             known = self.customer["address"] or empty
