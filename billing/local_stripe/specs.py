@@ -276,6 +276,7 @@ RESOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "refunds": ("refund", {"charge": text, "payment_intent": text}),
     "subscriptions": ("subscription", {"customer": text, "price": text, "status": text}),
+    "tax_ids": ("tax_id", {}),
     "tax_rates": ("tax_rate", {"active": flag, "inclusive": flag}),
     "webhook_endpoints": ("webhook_endpoint", {}),
 }

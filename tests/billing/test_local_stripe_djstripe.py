@@ -135,6 +135,29 @@ def paused(local: RunningLocalStripe) -> None:
     local.client.v1.subscriptions.resume(subscription.id)
 
 
+def discounted(local: RunningLocalStripe) -> None:
+    """Codes that count once and for some months, tax with the number of a business, and a portal of our own."""
+    price = local.make_price().id
+    for coupon in (
+        {"percent_off": 50, "duration": "once"},
+        {"amount_off": 100, "currency": "eur", "duration": "repeating", "duration_in_months": 2},
+    ):
+        values: Any = coupon
+        made = local.client.v1.coupons.create(values)
+        local.client.v1.promotion_codes.create({"promotion": {"type": "coupon", "coupon": made.id}, "code": made.id})
+        session = local.open_checkout(
+            price,
+            allow_promotion_codes=True,
+            automatic_tax={"enabled": True},
+            tax_id_collection={"enabled": True},
+        )
+        address = {"do": "address", "country": "DE", "name": "Hafen GmbH", "tax_number": "DE123456789"}
+        local._submit(str(session.url), address)
+        local.pay(str(session.url), code=made.id)
+    local.client.v1.billing_portal.configurations.create({"features": {"invoice_history": {"enabled": True}}})
+    local.advance(93 * DAY)
+
+
 @pytest.mark.parametrize(
     ("live", "statuses", "events"),
     [
@@ -142,6 +165,7 @@ def paused(local: RunningLocalStripe) -> None:
         (changed, ["active"], ["invoiceitem.created"]),
         (never_paid, ["incomplete_expired", "unpaid"], ["payment_intent.requires_action", "invoice.voided"]),
         (paused, ["active"], ["customer.subscription.paused", "customer.subscription.resumed"]),
+        (discounted, ["active", "active"], ["customer.discount.deleted", "customer.tax_id.created"]),
     ],
 )
 def test_dj_stripe_mirrors_each_step_of_a_life(
