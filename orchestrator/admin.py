@@ -51,7 +51,7 @@ class ForGood(DeedForm):
     def __init__(self, row: Hub, data: Any = None) -> None:
         super().__init__(row, data)
         self.name, self.means = self.deed.title(), staff.BEFORE[self.deed](row)
-        self.fields["typed"].label = f"Type {row} to go on"
+        self.fields["typed"].label = f"Type {row} to go on:"
 
     def clean_typed(self) -> None:
         if self.cleaned_data["typed"] != self.row.name:
