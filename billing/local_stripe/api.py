@@ -185,9 +185,10 @@ class Api:
             if isinstance(named.get(name), str):
                 owner = self.store.get(name, named[name], name)
                 return reversed(self.store.of_customer(kind, owner["id"] if name == "customer" else owner["customer"]))
+        newest = self.store.newest(kind)
         since = values.get("created", {})
         oldest = max(since.get("gt", 0), since.get("gte", 0))
-        return takewhile(lambda each: each["created"] >= oldest, self.store.newest(kind))
+        return takewhile(lambda each: each["created"] >= oldest, newest) if oldest else newest
 
     def _cut(
         self, found: Iterable[Json], url: str, values: Json, fits: Callable[[Json], bool] = lambda each: True
@@ -502,10 +503,10 @@ class Api:
         return self._cut(subscription["items"]["data"], "/v1/subscription_items", values)
 
     def subscription_item(self, params: Json, item_id: str) -> Json:
-        for subscription in self.store.all("subscription"):
-            if (item := item_of(subscription))["id"] == item_id:
-                return item
-        raise Problem(404, f"No such subscription_item: '{item_id}'", "resource_missing", "id")
+        subscription = self.store.find("subscription", item_id.replace("si_", "sub_", 1))
+        if subscription is None:
+            raise Problem(404, f"No such subscription_item: '{item_id}'", "resource_missing", "id")
+        return item_of(subscription)
 
     # Invoices -------------------------------------------------------------------------------------
 
@@ -752,9 +753,10 @@ def _within(created: int, limits: dict[str, int]) -> bool:
 
 def _after(found: Iterable[Json], cursor: str) -> Iterator[Json]:
     rest = iter(found)
-    if not any(each["id"] == cursor for each in rest):
-        raise Problem(400, f"No such object: '{cursor}'", "resource_missing", "starting_after")
-    return rest
+    for each in rest:
+        if each["id"] == cursor:
+            return rest
+    raise Problem(400, f"No such object: '{cursor}'", "resource_missing", "starting_after")
 
 
 def _before(found: Iterable[Json], cursor: str) -> list[Json]:

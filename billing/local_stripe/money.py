@@ -193,6 +193,8 @@ class Money:
         )
         item = self.store.make(
             "subscription_item",
+            # As its subscription's, so that one is found from the other.
+            id=subscription["id"].replace("sub_", "si_", 1),
             current_period_end=end,
             current_period_start=start,
             discounts=[],
