@@ -60,26 +60,22 @@ def open_checkout(bot: Bot, offer: str) -> str:
         wish = _checkout_wish(bot, customer.id, _price_of(offer))
         sessions = [each for each in _sessions_of(customer.id) if bot_id(each) == bot.id]
         open_ones = [each for each in sessions if each.status == "open"]
-        same = [each for each in open_ones if _is_same(each, wish)]
-        for session in open_ones:
-            if session not in same[:1]:
-                _expire(session.id)
+        same = next((each for each in open_ones if _is_same(each, wish)), None)
+        _close(open_ones, same)
         if same:
-            return str(same[0].url)
-        return _only_one(bot, customer.id, _new_checkout(wish, sessions[0].id if sessions else "none"))
+            return str(same.url)
+        made = _new_checkout(wish, sessions[0].id if sessions else "none")
+        # Two tabs may have made two at once, for two offers. Each of them keeps the same one, whichever looks first.
+        open_ones = [each for each in _sessions_of(customer.id, status="open") if bot_id(each) == bot.id]
+        newest = max(open_ones or [made], key=lambda each: (each.created, each.id))
+        _close(open_ones, newest)
+        return str(newest.url)
 
 
-def _only_one(bot: Bot, customer_id: str, made: Any) -> str:
-    """The address of the bot's payment page, after one was made: two tabs may have made two at once, for two offers.
-
-    Each of them keeps the same one, the newest, whichever looks first.
-    """
-    open_ones = [each for each in _sessions_of(customer_id, status="open") if bot_id(each) == bot.id]
-    kept = max(open_ones or [made], key=lambda each: (each.created, each.id))
-    for session in open_ones:
-        if session.id != kept.id:
+def _close(sessions: list[Any], but: Any | None) -> None:
+    for session in sessions:
+        if but is None or session.id != but.id:
             _expire(session.id)
-    return str(kept.url)
 
 
 def _price_of(lookup_key: str) -> str:

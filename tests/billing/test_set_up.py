@@ -1,16 +1,20 @@
 """Catalogue, portal and webhook endpoint in Stripe: made once, found again, put right."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 from weakref import ref
 
 import pytest
+import stripe as stripe_module
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 from djstripe.models import Account, Price, WebhookEndpoint
 from djstripe.signals import WEBHOOK_SIGNALS
 from pytest_django import Settings
+from stripe.billing_portal import Configuration
 
 from billing import gateway
 from billing.gateway.set_up import EVENTS
@@ -46,7 +50,12 @@ def test_setting_up_twice_makes_everything_once(stripe: RunningLocalStripe, caps
 
 
 @pytest.mark.django_db(transaction=True)
-def test_setting_up_twice_at_once_makes_everything_once(settings: Settings) -> None:
+def test_setting_up_twice_at_once_makes_everything_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that never find what the other one has just made: they go in step at each thing they make."""
+    together = Barrier(2)
+    for kind in (stripe_module.Product, stripe_module.Price, Configuration, stripe_module.WebhookEndpoint):
+        monkeypatch.setattr(kind, "create", staticmethod(_in_step(kind.create, together)))
+
     def set_up(_: int) -> None:
         try:
             gateway.set_up()
@@ -61,6 +70,14 @@ def test_setting_up_twice_at_once_makes_everything_once(settings: Settings) -> N
         assert counted(empty) == ALL_ONCE
         (endpoint,) = empty.app.store.all("webhook_endpoint")
         assert WebhookEndpoint.objects.get().secret == endpoint["_secret"]
+
+
+def _in_step(create: Callable[..., Any], together: Barrier) -> Callable[..., Any]:
+    def create_in_step(**values: Any) -> Any:
+        together.wait(timeout=20)
+        return create(**values)
+
+    return create_in_step
 
 
 def test_each_size_is_sold_by_the_month_and_the_year(stripe: RunningLocalStripe) -> None:
