@@ -3,7 +3,8 @@
 import pytest
 from django.utils import timezone
 
-from billing import gateway, jobs, paid
+from billing import gateway, jobs
+from billing.ladder import Rung
 from mailer.models import Message
 from pubs.models import Bot
 from tests.billing.conftest import Customer
@@ -21,7 +22,7 @@ def test_a_cancelled_pub_runs_to_the_end_of_its_period_and_then_stops(
     stripe.settle()
     bot = alice.see()
     assert bot.paid and bot.paid_ends
-    assert paid.words(bot).startswith("Cancelled: your pub runs until")
+    assert (bot.rung, bot.runs_until) == (Rung.ENDING, bot.paid_until)
 
     stripe.resume(portal, bot.subscription_id)
     stripe.settle()
@@ -32,7 +33,7 @@ def test_a_cancelled_pub_runs_to_the_end_of_its_period_and_then_stops(
     stripe.settle()
     bot = alice.see()
     assert not bot.paid and bot.paid_status == "canceled"
-    mail = Message.objects.get(key=f"subscription_ended:{bot.subscription_id}")
+    mail = Message.objects.get(key__startswith="ended:")
     assert mail.to == bot.owner.email
 
 
@@ -53,24 +54,6 @@ def test_a_pub_runs_on_while_a_failed_payment_is_tried_again(alice: Customer, st
     assert alice.see().paid_status == "active"
 
 
-@pytest.mark.usefixtures("site")
-def test_a_payment_that_goes_on_failing_is_mailed_once_and_its_last_try_stops_the_pub(
-    alice: Customer, stripe: RunningLocalStripe
-) -> None:
-    alice.pay()
-    stripe.settle()
-    stripe.change_card(alice.open_portal(), "4000000000000341")
-    for _ in range(25):
-        stripe.advance(2 * DAY)
-        stripe.settle()
-        jobs.look_again(str(alice.bot.pk))
-    bot = alice.see()
-    assert not bot.paid and bot.paid_status == "canceled"
-    [failed, ended] = Message.objects.exclude(key__startswith="welcome").order_by("pk")
-    assert failed.key.startswith("payment_failed:past_due:in_")
-    assert ended.key == f"subscription_ended:{bot.subscription_id}"
-
-
 def test_a_cancelled_pub_can_be_paid_again(alice: Customer) -> None:
     alice.come_back(alice.pay())
     first = alice.see().subscription_id
@@ -80,21 +63,22 @@ def test_a_cancelled_pub_can_be_paid_again(alice: Customer) -> None:
     assert bot.paid and bot.subscription_id != first
 
 
-def test_the_subscription_of_a_deleted_pub_is_cancelled(
-    alice: Customer, stripe: RunningLocalStripe, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("one_clock")
+def test_the_subscription_of_a_deleted_pub_is_cancelled_and_what_it_charged_before_is_kept(
+    alice: Customer, stripe: RunningLocalStripe
 ) -> None:
     alice.come_back(alice.pay())
-    stripe.app.store.all("subscription")[0]["created"] -= 60
+    stripe.advance(60)
     Bot.objects.update(deleted_at=timezone.now())
-    jobs.sweep()
-    assert "after it was deleted" not in caplog.text
+    jobs.look_at_due()
     bot = alice.see()
     assert stripe.app.store.get("subscription", bot.subscription_id)["status"] == "canceled"
     assert not bot.paid
-    assert not Message.objects.filter(key__startswith="subscription_ended").exists()
+    assert stripe.app.store.all("refund") == []
+    assert not Message.objects.filter(key__startswith="ended").exists()
 
 
-def test_with_stripe_away_a_deleted_pubs_subscription_is_cancelled_by_a_later_sweep(
+def test_with_stripe_away_a_deleted_pubs_subscription_is_cancelled_by_a_later_run(
     alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice.come_back(alice.pay())
@@ -102,9 +86,9 @@ def test_with_stripe_away_a_deleted_pubs_subscription_is_cancelled_by_a_later_sw
     with monkeypatch.context() as away:
         away.setattr("stripe.api_base", "http://127.0.0.1:1")
         away.setattr("stripe.max_network_retries", 0)
-        jobs.sweep()
+        jobs.look_at_due()
     assert alice.see().paid
-    jobs.sweep()
+    jobs.look_at_due()
     assert not alice.see().paid
 
 
@@ -118,18 +102,18 @@ def test_deleting_a_pub_closes_its_payment_page_at_once(alice: Customer, stripe:
     assert stripe.app.store.all("subscription") == []
 
 
-def test_the_sweep_closes_the_payment_page_of_a_deleted_pub_and_no_other(
+def test_with_its_job_lost_the_clock_closes_the_payment_page_of_a_deleted_pub_and_no_other(
     alice: Customer, stripe: RunningLocalStripe
 ) -> None:
     page = alice.open_checkout()
     other = Bot.objects.create_named(alice.bot.owner, "Other")
-    others_page = gateway.open_checkout(other)
+    others_page = gateway.open_checkout(other, "pub-monthly-1gb")
     Bot.objects.filter(pk=alice.bot.pk).update(deleted_at=timezone.now())
-    jobs.sweep()
+    jobs.look_at_due()
     with pytest.raises(PaymentRefused):
         stripe.pay(page)
     stripe.pay(others_page)
-    jobs.sweep()
+    jobs.read_events()
     other.refresh_from_db()
     assert other.paid
 
@@ -141,20 +125,6 @@ def test_closing_a_page_that_was_paid_since_it_was_listed_is_no_error(
     stripe.pay(page)
     gateway.checkout._expire(page.rsplit("/", 1)[1])
     assert stripe.app.store.all("checkout.session")[0]["status"] == "complete"
-
-
-@pytest.mark.usefixtures("site")
-def test_a_payment_for_a_pub_deleted_meanwhile_is_cancelled_and_staff_are_told(
-    alice: Customer, stripe: RunningLocalStripe, caplog: pytest.LogCaptureFixture
-) -> None:
-    page = alice.open_checkout()
-    Bot.objects.update(deleted_at=timezone.now())
-    stripe.pay(page)
-    wait_until(lambda: stripe.app.store.all("subscription")[0]["status"] == "canceled", "the end of the subscription")
-    wait_until(lambda: not alice.see().paid, "the pub to be unpaid")
-    [told] = [each for each in caplog.records if "paid after it was deleted" in each.message]
-    assert told.levelname == "ERROR"
-    assert str(alice.bot.pk) in told.message and stripe.app.store.all("subscription")[0]["id"] in told.message
 
 
 def test_cancelling_what_has_ended_is_no_error(alice: Customer) -> None:

@@ -1,0 +1,189 @@
+"""Nobody pays twice for a pub, nor for one that is deleted: what slips through is given back and cancelled, and staff
+see it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import stripe as sdk
+from django.utils import timezone
+
+from accounts.models import User
+from billing import gateway, jobs, paid
+from billing.ladder import Rung
+from mailer.models import Message
+from pubs.models import Bot
+from tests.billing.conftest import Customer, forget_checkouts
+from tests.support.local_stripe import DAY, RunningLocalStripe, wait_until
+from tests.support.make import Maker
+
+OFFER = "pub-monthly-1gb"
+
+
+@pytest.fixture
+def staff(make: Maker) -> User:
+    return make.user("stella", is_staff=True)
+
+
+@pytest.fixture
+def paid_twice(one_clock: None, alice: Customer, stripe: RunningLocalStripe, staff: User) -> Customer:
+    """Two payment pages, both paid, which the code itself would never let happen."""
+    alice.pay()
+    forget_checkouts(stripe)
+    stripe.advance(2)  # Stripe tells ages in whole seconds
+    stripe.pay(gateway.open_checkout(alice.bot, OFFER))
+    return alice
+
+
+def subscriptions(stripe: RunningLocalStripe) -> list[str]:
+    return [each["status"] for each in stripe.app.store.all("subscription")]
+
+
+def given_back(stripe: RunningLocalStripe) -> list[tuple[int, str]]:
+    return [(each["amount"], each["reason"]) for each in stripe.app.store.all("refund")]
+
+
+def history(customer: Customer) -> list[str]:
+    return list(customer.bot.payment_changes.order_by("pk").values_list("words", flat=True))
+
+
+def alarms(staff: User) -> list[str]:
+    return list(Message.objects.filter(to=staff.email, key__startswith="staff_alarm:").values_list("text", flat=True))
+
+
+def test_a_second_subscription_is_given_back_and_cancelled_and_staff_see_it_once(
+    paid_twice: Customer, stripe: RunningLocalStripe, staff: User
+) -> None:
+    for _ in range(3):
+        paid.look(paid_twice.bot.pk)
+    oldest, newest = stripe.app.store.all("subscription")
+    assert subscriptions(stripe) == ["active", "canceled"]
+    assert (paid_twice.see().subscription_id, paid_twice.bot.rung) == (oldest["id"], Rung.PAID)
+    assert given_back(stripe) == [(900, "duplicate")]
+    said = history(paid_twice)
+    assert said.count(paid.SOLD_TWICE) == 1 and said.count(paid.given_back(900, "eur")) == 1
+    [alarm] = alarms(staff)
+    assert newest["id"] in alarm and "€9 is given back" in alarm
+
+
+@pytest.mark.usefixtures("site")
+def test_webhooks_alone_end_a_second_subscription(alice: Customer, stripe: RunningLocalStripe, staff: User) -> None:
+    alice.pay()
+    stripe.settle()
+    forget_checkouts(stripe)
+    wait_until(lambda: alice.see().paid, "the first payment to be seen")
+    stripe.pay(gateway.open_checkout(alice.bot, OFFER))
+    wait_until(lambda: sorted(subscriptions(stripe)) == ["active", "canceled"], "the second one to be cancelled")
+    stripe.settle()
+    wait_until(lambda: paid.given_back(900, "eur") in history(alice), "the refund to be in the history")
+    assert given_back(stripe) == [(900, "duplicate")]
+    assert history(alice).count(paid.given_back(900, "eur")) == 1
+
+
+@pytest.mark.parametrize("step", ["refund_newest", "cancel"])
+def test_a_look_that_is_killed_after_any_step_is_made_up_for(
+    paid_twice: Customer, stripe: RunningLocalStripe, staff: User, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real: Callable[..., Any] = getattr(gateway, step)
+
+    def killed_after(*args: Any, **kwargs: Any) -> Any:
+        real(*args, **kwargs)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway, step, killed_after)
+        with pytest.raises(SystemExit):
+            paid.look(paid_twice.bot.pk)
+    paid.look(paid_twice.bot.pk)
+    assert subscriptions(stripe) == ["active", "canceled"]
+    assert given_back(stripe) == [(900, "duplicate")]
+    assert history(paid_twice).count(paid.SOLD_TWICE) == 1 and len(alarms(staff)) == 1
+
+
+def test_what_stripe_refuses_to_give_back_is_cancelled_all_the_same_and_staff_are_told_why(
+    paid_twice: Customer, stripe: RunningLocalStripe, staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(subscription_id: str, reason: str) -> None:
+        raise gateway.Refused("Stripe refuses: it has been charged back.")
+
+    monkeypatch.setattr(gateway, "refund_newest", refused)
+    paid.look(paid_twice.bot.pk)
+    assert subscriptions(stripe) == ["active", "canceled"]
+    [alarm] = alarms(staff)
+    assert "charged back" in alarm
+
+
+@pytest.mark.usefixtures("one_clock")
+def test_an_old_unpaid_subscription_is_ended_and_what_it_charged_long_ago_is_kept(
+    alice: Customer, stripe: RunningLocalStripe, staff: User
+) -> None:
+    alice.come_back(alice.pay())
+    stripe.change_card(alice.open_portal(), "4000000000000341")
+    stripe.advance(32 * DAY)
+    customer = gateway.customer_for(alice.bot.owner)
+    stripe.change_card(alice.open_portal(), "4242424242424242")
+    old, _ = stripe.app.store.all("subscription")[0], stripe.settle()
+    old["status"] = "past_due"
+    price = gateway.offers()[0].price_id
+    sdk.Subscription.create(customer=customer.id, items=[{"price": price}], metadata={"bot": str(alice.bot.pk)})
+    paid.look(alice.bot.pk)
+    assert subscriptions(stripe) == ["canceled", "active"]
+    assert given_back(stripe) == []
+    assert paid.OUTLIVED in history(alice) and len(alarms(staff)) == 1
+
+
+@pytest.mark.usefixtures("one_clock")
+def test_a_payment_after_the_pub_was_deleted_is_given_back(
+    alice: Customer, stripe: RunningLocalStripe, staff: User
+) -> None:
+    page = alice.open_checkout()
+    Bot.objects.update(deleted_at=timezone.now())
+    stripe.pay(page)
+    for _ in range(2):
+        paid.look(alice.bot.pk)
+    assert subscriptions(stripe) == ["canceled"] and not alice.see().paid
+    assert given_back(stripe) == [(900, "requested_by_customer")]
+    assert history(alice).count(paid.given_back(900, "eur")) == 1
+    [alarm] = alarms(staff)
+    assert "paid after it was deleted" in alarm and "€9 is given back" in alarm
+
+
+@pytest.mark.usefixtures("site", "one_clock")
+def test_webhooks_alone_end_a_payment_for_a_deleted_pub(alice: Customer, stripe: RunningLocalStripe) -> None:
+    page = alice.open_checkout()
+    Bot.objects.update(deleted_at=timezone.now())
+    stripe.pay(page)
+    wait_until(lambda: subscriptions(stripe) == ["canceled"], "the end of the subscription")
+    wait_until(lambda: not alice.see().paid, "the pub to be unpaid")
+    assert given_back(stripe) == [(900, "requested_by_customer")]
+
+
+@pytest.mark.usefixtures("one_clock")
+def test_a_renewal_after_the_pub_was_deleted_is_given_back_and_what_was_used_is_not(
+    alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    """Its job was lost, and Stripe away, until the next month was charged."""
+    alice.come_back(alice.pay())
+    stripe.advance(10 * DAY)
+    Bot.objects.update(deleted_at=timezone.now())
+    stripe.advance(25 * DAY)
+    assert [each["status"] for each in stripe.app.store.all("invoice")] == ["paid", "paid"]
+    jobs.look_at_due()
+    assert subscriptions(stripe) == ["canceled"]
+    [refund] = stripe.app.store.all("refund")
+    [_, second] = stripe.app.store.all("invoice")
+    assert refund["metadata"]["invoice"] == second["id"]
+
+
+@pytest.mark.usefixtures("one_clock")
+def test_a_pub_that_was_kept_in_vain_is_charged_nothing_more(alice: Customer, stripe: RunningLocalStripe) -> None:
+    """Stripe was set to leave unpaid subscriptions alive: after the time of keeping they are ended."""
+    stripe.after_retries("unpaid")
+    alice.come_back(alice.pay())
+    stripe.change_card(alice.open_portal(), "4000000000000341")
+    for _ in range(24):
+        stripe.advance(5 * DAY)
+        jobs.look_at_due()
+    assert alice.see().rung == Rung.OVER
+    assert subscriptions(stripe) == ["canceled"]
