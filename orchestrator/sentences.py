@@ -26,7 +26,7 @@ from orchestrator.planner import (
     Wait,
 )
 from orchestrator.world import World
-from pubs.models import Bot
+from pubs.models import Bot, Rung
 
 State = Hub.State
 
@@ -40,6 +40,13 @@ DESTROYED: dict[str, str] = {
     State.DRAINING: "it is drained and empty",
     State.FAILED: "it failed, and its time is up",
     State.DESTROYING: "its machine is not gone yet",
+}
+# By rung, for what may not run.
+UNPAID: dict[str, str] = {
+    Rung.NEW: "it is not paid yet",
+    Rung.SUSPENDED: "its payment failed or is paused",
+    Rung.KEPT: "it is no longer paid, and kept",
+    Rung.OVER: "it is no longer paid, nor kept for sure",
 }
 
 
@@ -111,7 +118,7 @@ class Sentences:
         if bot.deleted_at:
             return "it was deleted"
         if not bot.paid:
-            return "it is not paid"
+            return UNPAID.get(bot.rung, "it is not paid")
         return "its hub is lost" if bot.switched_on else "its owner switched it off"
 
     def _why_destroyed(self, hub: int) -> str:

@@ -1,16 +1,17 @@
 """What a pub's row means, in words for its owner: one small table over the wish and what was seen."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from pubs.models import Bot, Status
+from pubs.models import Bot, PaymentChange, Rung, Status, StatusChange
 
 # What was seen longer ago than this is no longer taken for true.
 STALE = timedelta(seconds=60)
 # What does not answer so long after its start is down.
 STARTS_WITHIN = timedelta(minutes=2)
+HISTORY_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,34 @@ STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is k
 NOT_PAID = Shown("not paid yet", "todo", "Pay, and it starts by itself within a minute.")
 UNPAID = Shown("payment failed", "bad", "It is stopped until a payment goes through. Everything in it is kept.")
 PAUSED = Shown("paused", "off", "Its subscription is paused, and your pub with it. Everything in it is kept.")
-ENDED = Shown("ended", "off", "Its subscription has ended. Everything in it is kept: pay again and it comes back.")
-# By Stripe's word for the subscription.
-WITHOUT_PAYMENT = {"unpaid": UNPAID, "paused": PAUSED, "canceled": ENDED, "incomplete_expired": ENDED}
+ENDED = Shown(
+    "ended", "off", "It is no longer paid for. Everything in it is kept for now: pay again and it comes back."
+)
+OVER = Shown(
+    "ended", "off", "It is no longer paid for, nor kept for sure. Pay soon, and it comes back if it still can."
+)
+# By rung, for what does not run for want of a payment.
+WITHOUT_PAYMENT = {Rung.SUSPENDED: UNPAID, Rung.KEPT: ENDED, Rung.OVER: OVER}
+# What became of the payment, in the history.
+PAYMENT_WORDS = {
+    Rung.NEW: "not paid yet",
+    Rung.PAID: "paid",
+    Rung.ENDING: "cancelled",
+    Rung.COMPED: "free of charge",
+    Rung.GRACE: "payment failed",
+    Rung.SUSPENDED: "stopped until it is paid",
+    Rung.KEPT: "no longer paid for",
+    Rung.OVER: "no longer kept for sure",
+}
 
 
 def shown(bot: Bot) -> Shown:
     if not bot.is_wanted and bot.status != Status.NONE:
         return STOPPING
-    if not bot.paid:
-        return _without_payment(bot)
     if bot.lost_at:
         return LOST
+    if not bot.paid:
+        return _without_payment(bot)
     if not bot.switched_on:
         return STOPPED
     if bot.status == Status.UP:
@@ -60,8 +77,38 @@ def is_stale(bot: Bot) -> bool:
     return may_run and (bot.unknown_since is not None or is_old)
 
 
+@dataclass(frozen=True)
+class Happening:
+    """A line of a pub's history: what became of it, from what, and more about it in words."""
+
+    at: datetime
+    became: str
+    was: str = ""
+    words: str = ""
+
+
+def history(bot: Bot) -> list[Happening]:
+    """What happened lately to its status and its payment, the newest first."""
+    seen = [_seen(change) for change in bot.status_changes.all()[:HISTORY_SHOWN]]
+    paid = [_paid(change) for change in bot.payment_changes.all()[:HISTORY_SHOWN]]
+    return sorted(seen + paid, key=lambda each: each.at, reverse=True)[:HISTORY_SHOWN]
+
+
+def _seen(change: StatusChange) -> Happening:
+    return Happening(change.at, change.get_new_display(), change.get_old_display(), change.reason)
+
+
+def _paid(change: PaymentChange) -> Happening:
+    """Money given back and the like leave the rung as it is: then the words say it all."""
+    if change.old == change.new and change.words:
+        return Happening(change.at, change.words)
+    return Happening(change.at, PAYMENT_WORDS[Rung(change.new)], words=change.words)
+
+
 def _without_payment(bot: Bot) -> Shown:
-    return WITHOUT_PAYMENT.get(bot.paid_status, NOT_PAID)
+    if bot.rung == Rung.SUSPENDED and bot.paid_status == "paused":
+        return PAUSED
+    return WITHOUT_PAYMENT.get(Rung(bot.rung), NOT_PAID)
 
 
 def _is_starting(bot: Bot) -> bool:

@@ -1,7 +1,7 @@
 """The payment on pages, after `{% load payment %}`.
 
-`{{ bot|payment_words }}` is a sentence; `{{ bot|pays_by }}` is the page that gets the pub running, "checkout" or
-"portal", and "" when it is paid for.
+`{{ bot|payment_words }}` is a sentence or two, `{{ bot|payment_dates }}` the dates that matter with their labels.
+`{{ bot|pays_by }}` is the page that gets the pub running, "checkout" or "portal", and "" when it is paid for.
 
 Prices are written as the visitor's browser wishes: `{% price_from as price %}` is what the least costs,
 `{% sizes_for_sale as sizes %}` is all there is, and `{% price_of bot as price %}` is what is paid for a bot. Without
@@ -15,11 +15,12 @@ from django.template import Context
 
 from billing import paid, prices
 from billing.money import locale_of
-from billing.words import words
+from billing.words import dates, words
 from pubs.models import Bot
 
 register = template.Library()
 register.filter("payment_words", words)
+register.filter("payment_dates", dates)
 register.filter("pays_by", paid.pays_by)
 register.filter("usual_offer", prices.usual)
 

@@ -17,6 +17,7 @@ from pubs.models import Command
 register = template.Library()
 register.filter("shown", looks.shown)
 register.filter("is_stale", looks.is_stale)
+register.filter("history", looks.history)
 
 # Keys of the pub's answers, by what their values are.
 TIMES = frozenset({"created", "lastUsed", "revoked", "since"})

@@ -12,13 +12,25 @@ pytestmark = pytest.mark.django_db
 AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 TO: dict[str, Any] = {"key": "k", "to": "ada@customer.example", "name": "Ada & Bo", "url": "https://pubs.example/p/1/"}
 PUB: dict[str, Any] = {**TO, "pub_name": "Tea & <b>Rum</b>"}
+UNTIL = datetime(2026, 12, 6, 14, 5, tzinfo=UTC)
+KEPT = {"kept_until": datetime(2027, 2, 4, 14, 5, tzinfo=UTC)}
+DATES = {**KEPT, "until": UNTIL}
 ALL = [
     (messages.welcome, TO),
     (messages.pub_is_up, {**PUB, "address": "pubs.example:24001"}),
     (messages.pub_is_down, {**PUB, "since": AT, "reason": "No room & no <i>luck</i>."}),
     (messages.pub_is_unknown, {**PUB, "since": AT}),
-    (messages.payment_failed, {**PUB, "stopped": True}),
-    (messages.subscription_ended, PUB),
+    (messages.pay_reminder, PUB),
+    (messages.cancelled, {**PUB, **DATES}),
+    (messages.comped, {**PUB, "until": UNTIL}),
+    (messages.comp_ends, {**PUB, **DATES}),
+    (messages.payment_failed, {**PUB, **DATES, "retry_at": AT}),
+    (messages.stops_soon, {**PUB, **DATES, "retry_at": AT}),
+    (messages.suspended, {**PUB, **KEPT, "reason": "No card & no <i>luck</i>."}),
+    (messages.ended, {**PUB, **KEPT, "reason": "No card & no <i>luck</i>."}),
+    (messages.goes_soon, {**PUB, **KEPT}),
+    (messages.over, {**PUB, **KEPT}),
+    (messages.deleted, {**PUB, **KEPT, "contact": "help@pubs.example"}),
 ]
 
 
@@ -65,15 +77,30 @@ def test_what_is_not_known_is_not_mentioned(queued: list[int]) -> None:
     assert " at ." not in mail.text
 
 
-@pytest.mark.parametrize(
-    ("stopped", "said", "unsaid"), [(False, "runs on", "is stopped"), (True, "is stopped", "runs on")]
-)
-def test_a_failed_payment_says_whether_the_pub_still_runs(
-    queued: list[int], stopped: bool, said: str, unsaid: str
+@pytest.mark.parametrize(("function", "values"), [(each, values) for each, values in ALL if set(values) & {*DATES}])
+def test_a_mail_about_money_says_each_date_with_its_hour(
+    queued: list[int], function: Any, values: dict[str, Any]
 ) -> None:
-    mail = written(messages.payment_failed, {**PUB, "stopped": stopped})
-    for body in (mail.text, mail.html):
-        assert said in body and unsaid not in body
+    mail = written(function, values)
+    for moment in (value for value in values.values() if isinstance(value, datetime)):
+        for body in (mail.text, mail.html):
+            assert f"{moment:%-d %B %Y, %H:%M} UTC" in body
+
+
+def test_a_failed_payment_says_when_the_card_is_tried_again_if_it_is(queued: list[int]) -> None:
+    assert "try the card again" not in written(messages.payment_failed, {**PUB, **DATES}).text
+    messages.payment_failed(**{**PUB, **DATES, "retry_at": AT, "key": "another"})
+    assert "try the card again on 22 November 2026, 09:30 UTC" in Message.objects.get(key="another").text
+
+
+def test_what_is_over_is_told_truthfully(queued: list[int]) -> None:
+    mail = written(messages.over, {**PUB, **KEPT})
+    assert "no longer promise to keep" in mail.text and "is removed" not in mail.text
+
+
+def test_who_deleted_a_pub_reads_whom_to_write_to(queued: list[int]) -> None:
+    mail = written(messages.deleted, {**PUB, **KEPT, "contact": "help@pubs.example"})
+    assert "help@pubs.example" in mail.text and 'href="mailto:help@pubs.example"' in mail.html
 
 
 @pytest.mark.parametrize("name", ["a\r\nBcc: all@customer.example", "a\u2028b", "a\x0bb", "tab\there"])

@@ -79,9 +79,9 @@ def test_a_start_says_what_is_missing() -> None:
 
 def test_a_stop_says_who_wanted_it() -> None:
     unpaid = bot()
-    unpaid.paid = False
+    unpaid.paid, unpaid.rung = False, "suspended"
     for about, why in (
-        (unpaid, "it is not paid"),
+        (unpaid, "its payment failed or is paused"),
         (bot(switched_on=False), "its owner switched it off"),
         (bot(deleted_at=NOW), "it was deleted"),
         (bot(), "its hub is lost"),

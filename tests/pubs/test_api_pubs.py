@@ -104,6 +104,7 @@ def test_reading_shows_wish_money_and_what_is_seen(api: APIClient, bot: Bot) -> 
     assert (pub["status"], pub["reason"], pub["paid"], pub["paid_status"]) == ("down", "It crashed.", True, "active")
     assert set(pub) == {
         *("id", "name", "created", "status", "changed_at", "seen_at", "reason", "address", "ssb_id", "switched_on"),
+        *("rung", "runs_until", "kept_until"),
         *("paid", "paid_status", "paid_until", "paid_ends", "steps", "unknown_since", "lost_at", "moving"),
     }
 

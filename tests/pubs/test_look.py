@@ -1,6 +1,6 @@
 """What the pages say: status in words, never green when unseen; figures; answers."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +13,14 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from pubs import live
 from pubs.models import Bot, Status
-from pubs.shown import is_stale, shown
+from pubs.shown import history, is_stale, shown
 from pubs.templatetags import pubs_extras as extras
 from tests.support.make import Maker
 
 NOW = timezone.now
+LATER = datetime(2100, 12, 3, 14, 5, tzinfo=UTC)
+ENDS = {"runs_until": LATER}
+ACTIVE = {"paid_status": "active", "subscription_id": "sub_1"}
 SAMPLE: live.Stats = {
     "at": NOW().isoformat(), "seq": 1, "cpu": 7.26, "memory": 120 * 1024**2, "memory_limit": 1024**3, "net_rx": 1,
     "net_tx": 2, "disk_read": 3, "disk_write": 4, "rx_rate": 2048.0, "tx_rate": 0.0, "read_rate": 0.0,
@@ -43,10 +46,14 @@ def page(client: Client, bot: Bot) -> str:
         ("lost", {"paid": True, "lost_at": NOW(), "switched_on": False}),
         ("stopping", {"paid": True, "status": "up", "switched_on": False}),
         ("stopped", {"paid": True, "switched_on": False}),
-        ("stopping", {"status": "up", "paid_status": "canceled"}),
-        ("ended", {"paid_status": "canceled"}),
-        ("payment failed", {"paid_status": "unpaid"}),
-        ("paused", {"paid_status": "paused"}),
+        ("lost", {"lost_at": NOW(), "rung": "suspended"}),
+        ("up", {"paid": True, "status": "up", "rung": "grace"}),
+        ("stopping", {"status": "up", "rung": "kept"}),
+        ("ended", {"rung": "kept"}),
+        ("ended", {"rung": "over"}),
+        ("payment failed", {"rung": "suspended", "paid_status": "unpaid"}),
+        ("payment failed", {"rung": "suspended", "paid_status": "past_due"}),
+        ("paused", {"rung": "suspended", "paid_status": "paused"}),
         ("not paid yet", {"paid_status": "incomplete"}),
     ],
 )
@@ -121,36 +128,93 @@ def test_the_steps_show_where_it_is_and_why_it_waits(client: Client, make: Maker
 @pytest.mark.parametrize(
     ("words", "columns"),
     [
-        ("The next payment is on", {"paid": True, "paid_until": NOW(), "paid_status": "active"}),
-        (
-            "Cancelled: your pub runs until",
-            {"paid": True, "paid_until": NOW(), "paid_ends": True, "paid_status": "active"},
-        ),
-        ("The last payment failed. Your pub runs on", {"paid": True, "paid_status": "past_due"}),
-        ("The subscription is paused", {"paid_status": "paused"}),
-        ("The subscription has ended", {"paid_status": "canceled"}),
+        ("The next payment is on 3 December 2100.", {"paid": True, "rung": "paid", "paid_until": LATER, **ACTIVE}),
+        ("Your pub runs until 3 December 2100, 14:05 UTC.", {"paid": True, "rung": "ending", **ENDS, **ACTIVE}),
+        ("Your pub runs on until 3 December 2100, 14:05 UTC at the latest.", {"paid": True, "rung": "grace", **ENDS}),
+        ("without a payment until 3 December 2100, 14:05 UTC.", {"paid": True, "rung": "comped", **ENDS}),
+        ("kept until 3 December 2100, 14:05 UTC at least.", {"rung": "suspended", "kept_until": LATER}),
+        ("kept until 3 December 2100, 14:05 UTC at least.", {"rung": "kept", "kept_until": LATER}),
+        ("and no longer promise to keep it.", {"rung": "over", "kept_until": NOW()}),
     ],
 )
-def test_the_payment_is_said_in_words(client: Client, make: Maker, words: str, columns: dict[str, Any]) -> None:
-    assert words in page(client, make.bot(**{"subscription_id": "sub_1"} | columns))
+def test_the_payment_is_said_in_words_and_dates(
+    client: Client, make: Maker, words: str, columns: dict[str, Any]
+) -> None:
+    text = page(client, make.bot(**columns))
+    assert words in text
+    if words.endswith("UTC."):
+        assert f'<time datetime="{LATER.isoformat()}">3 Dec 2100, 14:05 UTC</time>' in text
+
+
+def test_a_failed_payment_is_a_plain_notice_with_the_way_to_put_it_right(client: Client, make: Maker) -> None:
+    owed = {"paid": True, "status": "up", "rung": "grace", "paid_status": "past_due", "subscription_id": "sub_1"}
+    bot = make.bot(**owed, **ENDS)
+    text = page(client, bot)
+    assert '<p class="note bad">The last payment failed. Your pub runs on until 3 December 2100' in text
+    assert '<button id="pay" class="big" form="portal-form">Put the payment right</button>' in text
+    assert "it stops on 3 December 2100" in client.get(reverse("pubs:list")).content.decode()
+
+
+@pytest.mark.parametrize("rung", ["paid", "ending"])
+def test_what_is_paid_for_offers_no_payment(client: Client, make: Maker, rung: str) -> None:
+    make.prices()
+    assert 'id="pay"' not in page(client, make.bot(paid=True, rung=rung, **ACTIVE, **ENDS))
+
+
+@pytest.mark.parametrize("rung", ["suspended", "kept", "over"])
+def test_an_unpaid_pub_on_a_lost_machine_offers_no_payment(client: Client, make: Maker, rung: str) -> None:
+    make.prices()
+    assert 'id="pay"' not in page(client, make.bot(lost_at=NOW(), rung=rung, paid_status="canceled"))
+
+
+def test_a_comped_pub_can_be_paid_for_so_that_it_runs_on(client: Client, make: Maker) -> None:
+    make.prices()
+    text = page(client, make.bot(paid=True, status="up", rung="comped", comped_until=LATER, **ENDS))
+    assert "Pay, so that it runs on after 3 December 2100" in text
+    assert '<button id="pay" class="big" form="checkout-form">Pay</button>' in text
+
+
+def test_the_history_tells_of_status_and_payment_the_newest_first(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True)
+    bot.status_changes.create(old="none", new="up", reason="It started.")
+    bot.payment_changes.create(old="paid", new="grace", words="The last payment failed.", key="a")
+    bot.payment_changes.create(old="grace", new="grace", words="€9 was given back.", key="b")
+    lines = [(each.was, each.became, each.words) for each in history(bot)]
+    assert lines == [
+        ("", "€9 was given back.", ""),
+        ("", "payment failed", "The last payment failed."),
+        ("not running", "up", "It started."),
+    ]
+    text = page(client, bot)
+    assert text.index("€9 was given back.") < text.index("payment failed</strong>") < text.index("It started.")
+
+
+def test_the_history_is_not_longer_than_a_look(make: Maker) -> None:
+    bot = make.bot()
+    for number in range(12):
+        bot.status_changes.create(old="down", new="up")
+        bot.payment_changes.create(old="paid", new="grace", key=str(number))
+    assert len(history(bot)) == 10
 
 
 @pytest.mark.parametrize(
-    ("paid_status", "started", "leads_to", "words"),
+    ("rung", "paid_status", "started", "leads_to", "words"),
     [
-        ("", False, "checkout", "Pay and start"),
-        ("incomplete", False, "checkout", "Pay and start"),
-        ("canceled", True, "checkout", "Pay and start again"),
-        ("unpaid", True, "portal", "Put the payment right"),
-        ("paused", True, "portal", "Put the payment right"),
+        ("new", "", False, "checkout", "Pay and start"),
+        ("new", "incomplete", False, "checkout", "Pay and start"),
+        ("kept", "canceled", True, "checkout", "Pay and start again"),
+        ("over", "canceled", True, "checkout", "Pay and start again"),
+        ("suspended", "unpaid", True, "portal", "Put the payment right"),
+        ("suspended", "paused", True, "portal", "Put the payment right"),
     ],
 )
 def test_the_main_button_leads_to_the_page_that_gets_the_pub_running(
-    client: Client, make: Maker, paid_status: str, started: bool, leads_to: str, words: str
+    client: Client, make: Maker, rung: str, paid_status: str, started: bool, leads_to: str, words: str
 ) -> None:
     make.prices()
     subscription = "sub_1" if paid_status else ""
-    bot = make.bot(paid_status=paid_status, subscription_id=subscription, ssb_id="@a=.ed25519" if started else "")
+    identity = "@a=.ed25519" if started else ""
+    bot = make.bot(rung=rung, paid_status=paid_status, subscription_id=subscription, ssb_id=identity)
     assert f'<button id="pay" class="big" form="{leads_to}-form">{words}</button>' in page(client, bot)
 
 
