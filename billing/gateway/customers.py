@@ -18,17 +18,23 @@ log = logging.getLogger("billing")
 def customer_for(user: User) -> Customer:
     """The user's customer, made in Stripe the first time. Asking twice at once makes one.
 
-    One that Stripe no longer has (a wiped local Stripe, deleted by hand) is let go of, and another one made.
+    One that Stripe no longer has (a wiped local Stripe, deleted by hand) is let go of, and another one made. Stripe may
+    answer with the deleted one again, for the key that once made it: then the next one follows on that.
     """
     customer = Customer.objects.filter(subscriber=user, livemode=settings.STRIPE_LIVE_MODE).first()
-    if customer and _has_customer(customer.id):
-        return customer
-    if customer:
-        log.error("Stripe has no customer %s of user %s: another one is made", customer.id, user.pk)
-        Customer.objects.filter(pk=customer.pk).update(subscriber=None)
+    cause = "first"
+    while customer is None or not _has_customer(customer.id):
+        if customer:
+            log.error("Stripe has no customer %s of user %s: another one is made", customer.id, user.pk)
+            Customer.objects.filter(pk=customer.pk).update(subscriber=None)
+            cause = f"after:{customer.id}"
+        customer = _make_customer(user, cause)
+    return customer
+
+
+def _make_customer(user: User, cause: str) -> Customer:
     with told():
         # dj-stripe keeps a random key for each cause: one account may serve many deployments, each with a first user.
-        cause = f"after:{customer.id}" if customer else "first"
         once = djstripe_settings.get_idempotency_key("customer", f"{user.pk}:{cause}", settings.STRIPE_LIVE_MODE)
         customer = Customer.create(user, idempotency_key=once)
     if customer.subscriber_id is None:
