@@ -118,7 +118,7 @@ class PaidBotAdmin(BotAdmin):
         word, moment = ("runs", bot.runs_until) if bot.runs_until else ("kept", bot.kept_until)
         if moment is None:
             return None
-        return format_html('<span class="nowrap">{} until {}</span>', word, date_format(moment, "j M Y"))
+        return format_html('{} until <span class="nowrap">{}</span>', word, date_format(moment, "j M Y"))
 
     @admin.display(description="Stripe")
     def stripe(self, bot: Bot) -> SafeString:

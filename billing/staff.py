@@ -182,7 +182,7 @@ class EndSubscription(MoneyDeed):
 
 class Refund(MoneyDeed):
     name = "Give back a payment of"
-    invoice = forms.ChoiceField(widget=AdminRadioSelect)
+    invoice = forms.ChoiceField(widget=AdminRadioSelect({"class": "radiolist"}))
     amount = forms.DecimalField(
         required=False,
         max_digits=12,
