@@ -446,7 +446,7 @@ class Api:
         before = self.store.public(subscription)
         kept = ("default_payment_method", "description", "metadata", "trial_settings")
         _merge(subscription, {name: values[name] for name in kept if name in values})
-        self.money.change_item(subscription, price, quantity, proration, before)
+        self.money.change_item(subscription, price, quantity, proration, before, not values.get("off_session"))
         self._change_end(subscription, values)
         return subscription
 

@@ -148,7 +148,7 @@ class Money:
         asked: Json,
         session_id: str | None = None,
     ) -> Json:
-        """A subscription whose customer, who is there, was asked to pay at once: active, trialing, or incomplete.
+        """A subscription whose customer was asked to pay at once: active, trialing, or incomplete.
 
         `asked` is what Checkout calls `subscription_data`, and the API's form has under the same names.
         """
@@ -207,7 +207,7 @@ class Money:
         subscription["automatic_tax"]["enabled"] = bool((asked.get("automatic_tax") or {}).get("enabled"))
         self.discounts.give(subscription, asked.get("discounts") or [], session_id)
         self.emit("customer.subscription.created", subscription)
-        self.pay(self._bill(subscription, "subscription_create"), present=True)
+        self.pay(self._bill(subscription, "subscription_create"), present=not asked.get("off_session"))
         self.agenda.note(subscription)
         return subscription
 
@@ -267,6 +267,7 @@ class Money:
         quantity: int | None,
         proration: Proration = "create_prorations",
         before: Json | None = None,
+        present: bool = True,
     ) -> str:
         """Another price or quantity from now on; why its payment was declined, if it was, or nothing.
 
@@ -285,7 +286,8 @@ class Money:
         self.changed(subscription, before, "customer.subscription.updated")
         if not change.is_billed:
             return ""
-        return self.pay(self._bill(subscription, "subscription_update", with_period=change.restarts), present=True)
+        invoice = self._bill(subscription, "subscription_update", with_period=change.restarts)
+        return self.pay(invoice, present=present)
 
     def change_of(self, subscription: Json, price: Json | None, quantity: int | None, proration: Proration) -> Change:
         """What another price or quantity would mean now. Nothing is changed by asking."""

@@ -107,5 +107,6 @@ def test_the_api_says_when_a_payment_needs_the_customer(local_stripe: RunningLoc
     with pytest.raises(stripe.CardError) as refused:
         v1.invoices.pay(subscription.latest_invoice.id, {"off_session": True})
     assert refused.value.code == "authentication_required"
+    assert len(v1.charges.list().data) == 1, "only the bank that could not ask has refused a charge"
     local_stripe.change_card(local_stripe.open_portal(customer.id), ONCE)
     assert v1.subscriptions.retrieve(subscription.id).status == "active", "in the portal the customer is there"
