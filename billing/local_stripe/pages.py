@@ -50,7 +50,7 @@ class Pages:
 
     def invoice(self, invoice_id: str) -> Page:
         invoice = self.store.get("invoice", invoice_id)
-        currency = invoice["currency"]
+        currency, refunded = invoice["currency"], self._refunded(invoice)
         context = {
             "invoice": invoice,
             "row": invoice_row(invoice),
@@ -58,6 +58,7 @@ class Pages:
             "sums": [(words, money_text(amount, currency)) for words, amount in self._sums(invoice) if amount],
             "last": "Paid" if invoice["status"] == "paid" else "Due",
             "total": money_text(invoice["amount_due"], currency),
+            "refunded": money_text(refunded, currency) if refunded else "",
             "paid": day(invoice["status_transitions"]["paid_at"]),
         }
         return render("invoice", context)
@@ -71,7 +72,7 @@ class Pages:
         }
 
     def _sums(self, invoice: Json) -> list[tuple[str, int]]:
-        """What leads from the lines to what is due, and what was given back."""
+        """What leads from the lines to what is due."""
         subtotal = invoice["subtotal"] if invoice["subtotal"] != invoice["total"] else 0
         credit = invoice["amount_due"] - invoice["total"]
         return [
@@ -82,7 +83,6 @@ class Pages:
             ),
             *((_tax_words(self.store, each), each["amount"]) for each in invoice["total_taxes"]),
             ("Credit used" if credit < 0 else "Kept as credit", credit),
-            ("Given back", -self._refunded(invoice)),
         ]
 
     def _refunded(self, invoice: Json) -> int:

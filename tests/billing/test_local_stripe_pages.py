@@ -1,10 +1,12 @@
 """The hosted pages of the local Stripe, as a customer's browser meets them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import stripe
 
+from billing.local_stripe.cards import TEST_CARDS
 from tests.support.local_stripe import DAY, KEY, PaymentRefused, RunningLocalStripe
 
 
@@ -161,6 +163,54 @@ def test_the_index_moves_the_clock(local_stripe: RunningLocalStripe) -> None:
     assert "ada@example.com" in local_stripe.see(local_stripe.url + "/")[1]
     assert local_stripe._submit(local_stripe.url + "/", {"days": "31"}) == "/"
     assert len(local_stripe.client.v1.invoices.list().data) == 2
+
+
+def test_the_index_says_what_each_test_card_does(local_stripe: RunningLocalStripe) -> None:
+    html = local_stripe.see(local_stripe.url + "/")[1]
+    for card in TEST_CARDS:
+        assert card.spaced in html and card.what in html
+
+
+def test_the_index_sets_what_follows_the_last_try(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    local_stripe.change_card(local_stripe.open_portal(str(subscription.customer)), "4000000000000341")
+    local_stripe._submit(local_stripe.url + "/", {"after_retries": "unpaid"})
+    local_stripe._submit(local_stripe.url + "/", {"days": "60"})
+    assert local_stripe.client.v1.subscriptions.retrieve(subscription.id).status == "unpaid"
+
+
+@pytest.mark.parametrize("verdict", ["won", "lost"])
+def test_the_index_ends_a_dispute(local_stripe: RunningLocalStripe, verdict: str) -> None:
+    session = local_stripe.open_checkout(local_stripe.make_price().id)
+    local_stripe.pay(str(session.url), "4000000000000259")
+    local_stripe.advance(2)
+    (dispute,) = local_stripe.client.v1.disputes.list().data
+    assert "The seller wins" in local_stripe.see(local_stripe.url + "/")[1]
+    local_stripe._submit(local_stripe.url + "/", {"dispute": dispute.id, "verdict": verdict})
+    assert local_stripe.client.v1.disputes.retrieve(dispute.id).status == verdict
+    assert "The seller wins" not in local_stripe.see(local_stripe.url + "/")[1]
+
+
+def test_the_index_refuses_what_it_does_not_know(local_stripe: RunningLocalStripe) -> None:
+    for form in ({"days": "soon"}, {"webhooks": "eat"}, {"after_retries": "forgive"}):
+        with pytest.raises(PaymentRefused):
+            local_stripe._submit(local_stripe.url + "/", form)
+
+
+def test_an_invoice_shows_each_line_and_what_was_given_back(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    change: Any = {
+        "items": [{"id": subscription["items"]["data"][0]["id"], "price": local_stripe.make_price("twice").id}],
+        "proration_behavior": "always_invoice",
+    }
+    local_stripe.client.v1.subscriptions.update(subscription.id, change)
+    changed, first = local_stripe.client.v1.invoices.list().data
+    html = local_stripe.see(str(changed.hosted_invoice_url))[1]
+    assert "Unused time on Pub" in html and "Remaining time on Pub" in html
+    charge = local_stripe.client.v1.charges.list().data[0].id
+    local_stripe.client.v1.refunds.create({"charge": charge, "amount": 123})
+    html = local_stripe.see(str(first.hosted_invoice_url))[1]
+    assert "Given back" in html and "1.23 EUR" in html
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8001"])

@@ -195,3 +195,42 @@ def test_an_endpoint_is_changed_disabled_and_deleted(local_stripe: RunningLocalS
     make_customers(local_stripe, "four")
     local_stripe.settle()
     assert receiver.names() == ["one", "three"]
+
+
+def test_webhooks_that_are_held_back_come_later_in_order(local_stripe: RunningLocalStripe, receiver: Receiver) -> None:
+    listen(local_stripe, receiver.url, "customer.created")
+    local_stripe.webhooks("hold")
+    for name in "abc":
+        local_stripe.client.v1.customers.create({"name": name})
+    local_stripe.settle()
+    assert receiver.tries == 0 and "3 waiting" in local_stripe.see(local_stripe.url + "/")[1]
+    local_stripe.webhooks("deliver")
+    local_stripe.settle()
+    assert receiver.names() == ["a", "b", "c"]
+
+
+def test_webhooks_that_are_dropped_never_come_but_their_events_are_there(
+    local_stripe: RunningLocalStripe, receiver: Receiver
+) -> None:
+    listen(local_stripe, receiver.url, "customer.created")
+    local_stripe.webhooks("drop")
+    local_stripe.client.v1.customers.create({"name": "lost"})
+    local_stripe._submit(local_stripe.url + "/", {"webhooks": "deliver"})
+    local_stripe.client.v1.customers.create({"name": "told"})
+    local_stripe.settle()
+    assert receiver.names() == ["told"]
+    assert len(local_stripe.client.v1.events.list({"type": "customer.created"}).data) == 2
+
+
+def test_a_restart_keeps_webhooks_held_back(tmp_path: Path, receiver: Receiver) -> None:
+    state = tmp_path / "stripe.json"
+    with RunningLocalStripe(state) as local:
+        listen(local, receiver.url, "customer.created")
+        local.webhooks("hold")
+        local.client.v1.customers.create({"name": "patient"})
+    with RunningLocalStripe(state) as local:
+        local.settle()
+        assert receiver.tries == 0
+        local.webhooks("deliver")
+        local.settle()
+    assert receiver.names() == ["patient"]
