@@ -82,7 +82,7 @@ class Customer:
     browser: Client
 
     def press_pay(self, offer: str = "pub-monthly-1gb") -> HttpResponse:
-        return self._press("checkout", offer=offer)
+        return self.press("checkout", offer=offer)
 
     def open_checkout(self, offer: str = "pub-monthly-1gb") -> str:
         """The address of the payment page."""
@@ -91,11 +91,11 @@ class Customer:
         return answer["Location"]
 
     def open_portal(self) -> str:
-        answer = self._press("portal")
+        answer = self.press("portal")
         assert answer.status_code == 303, answer.content
         return answer["Location"]
 
-    def _press(self, button: str, **form: str) -> HttpResponse:
+    def press(self, button: str, **form: str) -> HttpResponse:
         # In a life of months every session runs out.
         self.browser.force_login(self.bot.owner)
         return self.browser.post(reverse(f"billing:{button}", args=[self.bot.pk]), form)
@@ -115,15 +115,15 @@ class Customer:
 
 @pytest.fixture
 def alice(make: Maker, stripe: RunningLocalStripe) -> Customer:
-    return _customer(make, stripe, "alice")
+    return new_customer(make, stripe, "alice")
 
 
 @pytest.fixture
 def bob(make: Maker, stripe: RunningLocalStripe) -> Customer:
-    return _customer(make, stripe, "bob")
+    return new_customer(make, stripe, "bob")
 
 
-def _customer(make: Maker, stripe: RunningLocalStripe, name: str) -> Customer:
+def new_customer(make: Maker, stripe: RunningLocalStripe, name: str) -> Customer:
     bot = make.bot(make.user(name))
     browser = Client()
     browser.force_login(bot.owner)
