@@ -9,7 +9,7 @@ from django.urls import reverse
 from djstripe.models import Price
 from pytest_django import Settings
 
-from billing import gateway, prices
+from billing import gateway, paid, prices
 from billing.money import ENGLISH, locale_of, money
 from tests.billing.conftest import Customer
 from tests.support.local_stripe import RunningLocalStripe
@@ -207,3 +207,16 @@ def test_the_api_lists_prices_for_everybody(client: Client, stripe: RunningLocal
 
 def test_the_api_lists_nothing_before_there_are_prices(client: Client, db: None) -> None:
     assert client.get(reverse("api-prices")).json() == []
+
+
+def test_the_pubs_page_says_what_is_paid_and_leads_to_other_sizes_and_the_end(alice: Customer) -> None:
+    def shown() -> str:
+        return alice.browser.get(alice.bot.get_absolute_url()).text
+
+    assert 'name="flow"' not in shown()
+    alice.come_back(alice.pay(offer="pub-yearly-2gb"))
+    assert "2 GB for €170 a year" in shown()
+    assert 'name="flow" value="plan"' in shown() and 'name="flow" value="cancel"' in shown()
+    alice.stripe.app.store.get("subscription", alice.see().subscription_id)["cancel_at"] = 4_000_000_000
+    paid.look(alice.bot.pk)
+    assert 'name="flow"' not in shown() and "Payment and invoices" in shown()

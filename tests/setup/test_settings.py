@@ -125,6 +125,21 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -
     assert name in load({name: value}).stderr.splitlines()[-1]
 
 
+def test_six_prices_are_named_by_two_settings() -> None:
+    assert load({}, "PRICES_MONTHLY").stdout == "(900, 1700, 3200)\n"
+    named = {"PRICES_MONTHLY": "1000, 2000,3000", "PRICES_YEARLY": "10000,20000,30000", "PRICE_CURRENCY": "USD"}
+    read = load(named, "PRICES_MONTHLY, settings.PRICES_YEARLY, settings.PRICE_CURRENCY")
+    assert read.stdout == "(1000, 2000, 3000) (10000, 20000, 30000) usd\n"
+
+
+@pytest.mark.parametrize("name", ["PRICES_MONTHLY", "PRICES_YEARLY"])
+@pytest.mark.parametrize(
+    "value", ["900", "900,1700", "900,1700,3200,6000", "9.00,17,32", "900,0,3200", "900,-1,3200", "a,b,c"]
+)
+def test_prices_that_make_no_sense_are_refused_by_name(name: str, value: str) -> None:
+    assert name in load({name: value}).stderr.splitlines()[-1]
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     environment = {"PATH": os.environ["PATH"], "BUTTCLOUD_VAR": str(tmp_path / "file")}

@@ -6,7 +6,7 @@ from billing import gateway
 
 
 class Command(BaseCommand):
-    help = "Make the product, its price and the webhook endpoint in Stripe. Safe to run again."
+    help = "Make products, prices, the portal and the webhook endpoint in Stripe. Safe to run again."
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
