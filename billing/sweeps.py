@@ -98,13 +98,25 @@ def _read(run: Sweep, page: list[Happening], now: datetime) -> int:
     stale = _read_before(page)
     look_at(stale)
     for each in page:
-        money_back.hear(each.type, each.subject)
+        _hear(each)
     settled = list(takewhile(lambda each: not now - OVERLAP < each.at < now + OVERLAP, page))
     if settled:
         run.cursor = settled[-1].id
         run.looked += len(settled)
         _note_lost(run, settled)
     return len(stale)
+
+
+def _hear(told: Happening) -> None:
+    """One that can't be read must not hold up all that come after it."""
+    try:
+        money_back.hear(told.type, told.subject)
+    except Unreachable:
+        raise
+    except Exception:
+        log.exception("What event %s tells of could not be read", told.id)
+        words = f"{told.subject}, of which {told.type} tells, could not be read. Look at it in Stripe's dashboard."
+        alarms.tell(f"unheard:{told.id}", "refunds and disputes", words, reverse("admin:billing_sweep_changelist"))
 
 
 def _read_before(page: list[Happening]) -> list[UUID]:

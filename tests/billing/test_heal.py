@@ -218,6 +218,70 @@ def test_a_job_for_a_pub_that_is_gone_is_no_error(db: None) -> None:
     jobs.look_again("00000000-0000-0000-0000-000000000000")
 
 
+# --- Two at once -----------------------------------------------------------------------------------------------------
+def meanwhile(monkeypatch: pytest.MonkeyPatch, asked: str, happens: Callable[[], object]) -> None:
+    """Once Stripe has answered a question, something else happens before the answer is written down."""
+    real = getattr(gateway, asked)
+
+    def answer(*args: Any) -> Any:
+        monkeypatch.setattr(gateway, asked, real)
+        read = real(*args)
+        happens()
+        return read
+
+    monkeypatch.setattr(gateway, asked, answer)
+
+
+def test_of_two_looks_at_once_the_later_reading_stays(alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice.come_back(alice.pay())
+
+    def ends_and_is_looked_at() -> None:
+        gateway.cancel(alice.see().subscription_id)
+        paid.look(alice.bot.pk)
+
+    meanwhile(monkeypatch, "subscriptions_of", ends_and_is_looked_at)
+    assert not paid.look(alice.bot.pk)
+    assert (alice.see().paid_status, alice.bot.rung) == ("canceled", Rung.KEPT)
+
+
+def test_a_webhook_in_the_middle_of_a_look_is_not_overwritten(alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice.come_back(alice.pay())
+
+    def ends_and_a_webhook_tells() -> None:
+        gateway.cancel(alice.see().subscription_id)
+        read = gateway.read_subscription(alice.bot.subscription_id)
+        assert read
+        paid.record(read)
+
+    meanwhile(monkeypatch, "subscriptions_of", ends_and_a_webhook_tells)
+    paid.look(alice.bot.pk)
+    assert (alice.see().paid_status, alice.bot.rung) == ("canceled", Rung.KEPT)
+
+
+def test_a_payment_in_the_middle_of_a_look_that_found_none_stays(
+    alice: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pays() -> None:
+        alice.come_back(alice.pay())
+
+    meanwhile(monkeypatch, "subscriptions_of", pays)
+    before = timezone.now()
+    paid.look(alice.bot.pk)
+    assert alice.see().paid and alice.bot.paid_seen_at and alice.bot.paid_seen_at > before
+
+
+def test_looking_again_and_again_writes_and_tells_nothing_new(alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice.come_back(alice.pay())
+    told: list[str] = []
+    monkeypatch.setattr("pubs.live.changed", lambda bot_id: told.append("page"))
+    monkeypatch.setattr("pubs.live.nudge", lambda: told.append("orchestrator"))
+    before = Bot.objects.values().get()
+    assert not paid.look(alice.bot.pk)
+    after = Bot.objects.values().get()
+    assert {name for name in after if after[name] != before[name]} == {"paid_seen_at"}
+    assert told == [] and alice.bot.payment_changes.count() == 1
+
+
 # --- At sign-in ------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Any]]]:

@@ -141,3 +141,34 @@ def test_money_that_is_about_no_pub_is_no_error(alice: Customer, stripe: Running
     sdk.Refund.create(payment_intent=stripe.app.store.all("payment_intent")[-1]["id"])
     jobs.read_events()
     assert len(history(alice)) == 1 and alarms(staff) == []
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_refund_that_cannot_be_read_holds_up_nothing_and_staff_are_told(
+    alice: Customer, bob: Customer, stripe: RunningLocalStripe, staff: User
+) -> None:
+    refund = refund_in_the_dashboard(stripe, 250)
+    stripe.app.store.remove("refund", refund.id)
+    bob.pay()
+    jobs.read_events()
+    assert bob.see().paid
+    [alarm] = alarms(staff)
+    assert refund.id in alarm and "could not be read" in alarm
+
+
+@pytest.mark.usefixtures("begun")
+def test_with_stripe_away_a_refund_is_read_by_a_later_run(
+    alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refund = refund_in_the_dashboard(stripe, 250)
+
+    def away(refund_id: str) -> None:
+        raise gateway.Unreachable(gateway.UNREACHABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway, "read_refund", away)
+        jobs.read_events()
+        jobs.hear_of_money("refund.created", refund.id)
+    assert len(history(alice)) == 1
+    jobs.read_events()
+    assert len(history(alice)) == 2
