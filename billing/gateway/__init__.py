@@ -4,7 +4,7 @@ Whoever calls gets our own small types and one error, PaymentTrouble, whose word
 whether a pub may run (billing.paid does) and nothing here writes to a bot.
 """
 
-from billing.gateway.checkout import Checkout, NotForSale, checkouts, close_checkouts, open_checkout, read_checkout
+from billing.gateway.checkout import Checkout, NotForSale, close_checkouts, open_checkout, read_checkout
 from billing.gateway.customers import customer_for, user_id
 from billing.gateway.disputes import Dispute, GivenBack, read_dispute, read_refund
 from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
@@ -58,7 +58,6 @@ __all__ = [
     "bot_id",
     "bot_of",
     "cancel",
-    "checkouts",
     "close_checkouts",
     "connect",
     "customer_for",

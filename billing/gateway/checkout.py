@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import stripe
@@ -138,15 +138,6 @@ def read_checkout(session_id: str) -> Checkout | None:
             return _checkout(stripe.checkout.Session.retrieve(session_id))
     except Missing:
         return None
-
-
-def checkouts(status: Literal["open", "complete"], since: timedelta) -> list[Checkout]:
-    """The payment pages of all customers that were opened in the time until now, newest first."""
-    with told():
-        sessions = stripe.checkout.Session.list(
-            status=status, created={"gte": int((timezone.now() - since).timestamp())}, limit=100
-        )
-        return [_checkout(session) for session in sessions.auto_paging_iter()]
 
 
 def close_checkouts(bot: Bot) -> None:

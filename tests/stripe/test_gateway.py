@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ def test_a_bot_has_one_payment_page_which_can_be_closed(bot: Bot) -> None:
     page = gateway.open_checkout(bot, "pub-monthly-1gb")
     assert page.startswith("https://checkout.stripe.com/") and gateway.open_checkout(bot, "pub-monthly-1gb") == page
     assert gateway.open_checkout(bot, "pub-yearly-2gb") != page
-    [open_page] = [each for each in gateway.checkouts("open", timedelta(hours=1)) if each.bot_id == bot.pk]
+    [open_page] = gateway.checkout._sessions_of(gateway.customer_for(bot.owner).id, status="open")
     read = gateway.read_checkout(open_page.id)
     assert read and read.status == "open" and read.subscription_id == ""
     gateway.close_checkouts(bot)
