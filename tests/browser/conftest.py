@@ -56,12 +56,13 @@ def browser_type_launch_args() -> dict[str, Any]:
 
 @pytest.fixture
 def stripe(transactional_db: None, settings: Any) -> Iterator[RunningLocalStripe]:
-    """An empty local Stripe with our catalogue, to whose pages our forms may lead."""
+    """An empty local Stripe with our catalogue and our portal, to whose pages our forms may lead."""
     with RunningLocalStripe() as running:
         settings.STRIPE_API_HOST = running.url
         settings.SECURE_CSP = django_settings.SECURE_CSP | {"form-action": ["'self'", running.url]}
         gateway.connect()
         gateway.set_up_catalogue()
+        gateway.ensure_portal()
         yield running
 
 
