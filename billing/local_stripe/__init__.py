@@ -23,8 +23,9 @@ Good to know. What differs from Stripe differs on purpose:
     somebody pays) or `past_due` (nothing). `POST /v1/test_helpers/_settings` sets it, where Stripe has its Dashboard.
   * Of an invoice all tries are one payment intent, each with a charge of its own. What a customer has to their credit
     (a downgrade) stands in `customer.balance` and is used when an invoice is finalised; it has no transactions.
-  * Prorations count seconds. A price with another interval begins a new period, charged at once, whatever
-    `proration_behavior` says of the credit for the old one. `payment_behavior=pending_if_incomplete` is not known.
+  * Prorations count seconds, of what discounts in percent leave of a price; fixed amounts off are for whole
+    invoices. A price with another interval begins a new period, charged at once, whatever `proration_behavior` says of
+    the credit for the old one. `payment_behavior=pending_if_incomplete` is not known.
   * Cards that want authentication ask for it at Checkout, where the subscription is incomplete until then, and in the
     API if the customer is there (`off_session` false). The portal takes its customer as authenticated, and a card
     that is left for after a trial as set up. Who is not there is declined with `authentication_required`.

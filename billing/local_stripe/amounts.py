@@ -57,6 +57,12 @@ class Line:
     def total(self) -> int:
         return self.taxable + self.tax
 
+    @property
+    def share(self) -> Decimal:
+        """What its discounts leave of it, as a part of the whole."""
+        amount = self.charge.amount
+        return Decimal(amount - sum(self.discounts.values())) / amount if amount else Decimal(1)
+
     def shown(self) -> Json:
         """What an invoice's line says of it."""
         return {

@@ -184,6 +184,13 @@ class Discounts:
         """What the next invoice of a subscription gets off, for `amounts.reckon`."""
         return [_off(each["id"], each["_coupon"]) for each in self._living(subscription)]
 
+    def share(self, subscription: Json) -> Decimal:
+        """What discounts in percent leave of a price now. Fixed amounts are for whole invoices, not for parts."""
+        left = Decimal(1)
+        for off in self.offs(subscription):
+            left *= 1 - (off.percent or 0) / Decimal(100)
+        return left
+
     def use(self, subscription: Json, taken: dict[str, int]) -> None:
         """After an invoice: what counts only once, and took something off, is over; so is what ran out."""
         living = [each["id"] for each in self._living(subscription)]

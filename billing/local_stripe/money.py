@@ -279,6 +279,8 @@ class Money:
         item = item_of(subscription)
         change = self.change_of(subscription, price, quantity, proration)
         item.update(price=change.price["id"], quantity=change.quantity)
+        if change.parts:
+            item["_share"] = str(self.discounts.share(subscription))
         if change.restarts:
             self._restart_period(subscription)
         for part in change.parts:
@@ -303,7 +305,7 @@ class Money:
             now = self.store.now()
             parts.append(periods.unused(item, old, item["quantity"], now))
             if not restarts:
-                parts.append(periods.remaining(item, new, many, now))
+                parts.append(periods.remaining(item, new, many, now, self.discounts.share(subscription)))
         return Change(new, many, parts, restarts, restarts or proration == "always_invoice" and bool(parts))
 
     def due_for(self, subscription: Json, change: Change) -> amounts.Bill:
@@ -399,6 +401,9 @@ class Money:
         bill = self._reckon(subscription, [_charge(self.store, line) for line in lines])
         for line, reckoned in zip(lines, bill.lines, strict=True):
             line.update(reckoned.shown())
+        if with_period:
+            # What was paid of the price: no more of it is given back when the period is left early.
+            item["_share"] = str(bill.lines[-1].share)
         invoice = self.store.add(
             "invoice",
             id=invoice_id,

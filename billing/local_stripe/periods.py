@@ -46,18 +46,18 @@ def is_other_rhythm(old: Json, new: Json) -> bool:
 
 
 def unused(item: Json, price: Json, quantity: int, now: int) -> Part:
-    """The rest of the item's period, which was to be used at this price, given back."""
-    amount = _rest(item, price, quantity, now)
+    """The rest of the item's period, which was to be used at this price, given back as far as it was paid."""
+    amount = _rest(item, price, quantity, now, Decimal(item.get("_share", 1)))
     return Part("Unused time on", price, quantity, -amount, now, item["current_period_end"])
 
 
-def remaining(item: Json, price: Json, quantity: int, now: int) -> Part:
-    """The rest of the item's period at this price."""
-    amount = _rest(item, price, quantity, now)
+def remaining(item: Json, price: Json, quantity: int, now: int, share: Decimal = Decimal(1)) -> Part:
+    """The rest of the item's period at this price, of which discounts leave a share."""
+    amount = _rest(item, price, quantity, now, share)
     return Part("Remaining time on", price, quantity, amount, now, item["current_period_end"])
 
 
-def _rest(item: Json, price: Json, quantity: int, now: int) -> int:
+def _rest(item: Json, price: Json, quantity: int, now: int, share: Decimal) -> int:
     """By the second."""
     start, end = item["current_period_start"], item["current_period_end"]
-    return rounded(price["unit_amount"] * quantity * Decimal(max(0, end - now)) / (end - start))
+    return rounded(price["unit_amount"] * quantity * share * Decimal(max(0, end - now)) / (end - start))

@@ -155,6 +155,34 @@ def test_a_coupon_of_a_trial_waits_for_the_first_payment(local_stripe: RunningLo
     assert invoices(local_stripe, subscription) == [0, 250]
 
 
+@pytest.mark.parametrize(
+    ("duration", "due", "credit"),
+    [("forever", 250, -500), ("once", 750, -1000)],
+)
+def test_a_change_gives_back_no_more_than_was_paid(
+    local_stripe: RunningLocalStripe, duration: str, due: int, credit: int
+) -> None:
+    """Paid 2.50 of 5.00, then changed to 10.00 (half or all of it), then given back."""
+    make_code(local_stripe, coupon={"percent_off": 50, "duration": duration})
+    subscription = buy(local_stripe)
+    bigger = local_stripe.client.v1.prices.create(
+        {
+            "currency": "eur",
+            "unit_amount": 1000,
+            "recurring": {"interval": "month"},
+            "product_data": {"name": "Bigger"},
+        }
+    )
+    change: Any = {
+        "items": [{"id": subscription["items"]["data"][0]["id"], "price": bigger.id}],
+        "proration_behavior": "always_invoice",
+    }
+    local_stripe.client.v1.subscriptions.update(subscription.id, change)
+    assert abs(local_stripe.client.v1.invoices.list().data[0].amount_paid - due) <= 1
+    local_stripe.client.v1.subscriptions.cancel(subscription.id, {"prorate": True, "invoice_now": True})
+    assert abs(local_stripe.client.v1.invoices.list().data[0].total - credit) <= 1
+
+
 def test_the_api_gives_a_coupon_too(local_stripe: RunningLocalStripe) -> None:
     coupon = local_stripe.client.v1.coupons.create({"percent_off": 20, "duration": "once", "id": "TWENTY"})
     session = local_stripe.open_checkout(local_stripe.make_price().id, discounts=[{"coupon": coupon.id}])
