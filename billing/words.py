@@ -9,6 +9,8 @@ from billing.ladder import FOR_EVER, MEANINGS, Rung
 from pubs.models import Bot
 
 NOT_PAID = "Not paid yet."
+# The label of the last date, by rung, for what runs no more.
+_KEPT = {Rung.SUSPENDED: "Kept until", Rung.KEPT: "Kept until", Rung.OVER: "Was kept until"}
 
 
 def day(at: datetime) -> str:
@@ -63,9 +65,9 @@ def dates(bot: Bot) -> list[tuple[str, datetime]]:
         ("Payment failed", bot.unpaid_since if owes else None),
         ("First payment" if bot.paid_status == "trialing" else "Next payment", next_payment(bot)),
         ("We try the card again", next_try(bot) if owes else None),
-        ("Free of charge until", comped),
+        ("Runs, paid or not, until", comped),
         ("Runs until", bot.runs_until if bot.runs_until != comped else None),
-        ("Was kept until" if bot.rung == Rung.OVER else "Kept until", kept_until(bot)),
+        (_KEPT.get(Rung(bot.rung), "Then kept until"), kept_until(bot)),
     ]
     return sorted(((label, at) for label, at in found if at), key=lambda each: each[1])
 
