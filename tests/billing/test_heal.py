@@ -261,13 +261,15 @@ def test_a_webhook_in_the_middle_of_a_look_is_not_overwritten(alice: Customer, m
 def test_a_payment_in_the_middle_of_a_look_that_found_none_stays(
     alice: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: list[Any] = []
+
     def pays() -> None:
         alice.come_back(alice.pay())
+        seen.append(alice.see().paid_seen_at)
 
     meanwhile(monkeypatch, "subscriptions_of", pays)
-    before = timezone.now()
-    paid.look(alice.bot.pk)
-    assert alice.see().paid and alice.bot.paid_seen_at and alice.bot.paid_seen_at > before
+    assert not paid.look(alice.bot.pk)
+    assert alice.see().paid and [alice.bot.paid_seen_at] == seen
 
 
 def test_looking_again_and_again_writes_and_tells_nothing_new(alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
