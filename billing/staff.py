@@ -2,7 +2,6 @@
 owner reads it in the history of their pub.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from billing.ladder import ALIVE, Rung, Standing, stand
 from billing.money import money, units
 from pubs.deeds import DeedForm, NotNow
 from pubs.models import Bot
+from pubs.models import Rung as Shown
 
 WORDS_MAX = 300
 COMP_DAYS_MAX = 3 * 366
@@ -57,7 +57,7 @@ def look_at_stripe(bot: Bot) -> str:
         raise NotNow(f"Stripe refuses to tell about {bot}: what it said is in the log.") from error
     bot.refresh_from_db()
     says = f"“{bot.paid_status}”" if bot.paid_status else "nothing of a subscription"
-    return f"Stripe says {says}: {bot} is {standing(bot)}."
+    return f"Stripe says {says}. {bot}: {standing(bot)}."
 
 
 def _at(moment: datetime) -> str:
@@ -68,7 +68,7 @@ def _days(days: int) -> datetime:
     return timezone.now() + timedelta(days=days)
 
 
-def _if(bot: Bot, **facts: Any) -> Standing:
+def _standing_with(bot: Bot, **facts: Any) -> Standing:
     """How it would stand with other facts."""
     return stand(replace(paid.facts_of(bot), **facts), timezone.now(), paid.terms())
 
@@ -84,7 +84,7 @@ class MoneyDeed(DeedForm):
 
     def done(self, words: str) -> str:
         self.row.refresh_from_db()
-        return f"{words} {self.row} is {standing(self.row)}. Reason: {self.cleaned_data['words']}"
+        return f"{words} {self.row}: {standing(self.row)}. Reason: {self.cleaned_data['words']}"
 
 
 class UntilField(forms.DateTimeField):
@@ -111,9 +111,9 @@ class Comp(MoneyDeed):
 
     def __init__(self, row: Bot, data: Any = None) -> None:
         super().__init__(row, data)
-        if not _if(row, comped_until=_days(COMP_DAYS_MAX)).runs:
+        if not _standing_with(row, comped_until=_days(COMP_DAYS_MAX)).runs:
             raise NotNow(f"{row} was deleted by its owner: nothing lets it run again.")
-        self.means = f"{row} is {standing(row)}. Comped, it runs until a moment of yours without a payment."
+        self.means = f"{row}: {standing(row)}. Comped, it runs until a moment of yours without a payment."
         if row.paid_status in ALIVE:
             self.means += " Its subscription goes on, and is charged as before: end it too if it should not be."
 
@@ -128,10 +128,9 @@ class EndComp(MoneyDeed):
     def __init__(self, row: Bot, data: Any = None) -> None:
         super().__init__(row, data)
         if not row.comped_until or row.comped_until <= timezone.now():
-            raise NotNow(f"{row} is not comped: it is {standing(row)}.")
-        after = _if(row, comped_until=timezone.now())
-        what = "runs on, since it is paid" if after.runs else "stops at once, unless it is paid by then"
-        self.means = f"{row} is comped until {_at(row.comped_until)}. Without that it {what}."
+            raise NotNow(f"{row} is not comped: {standing(row)}.")
+        after = _standing_with(row, comped_until=timezone.now())
+        self.means = f"{row} is comped until {_at(row.comped_until)}. Without that it is: {Shown(after.rung).label}."
 
     def do(self, by: User) -> str:
         paid.comp(self.row.pk, None, self.cleaned_data["words"], by)
@@ -145,13 +144,13 @@ class ExtendGrace(MoneyDeed):
 
     def __init__(self, row: Bot, data: Any = None) -> None:
         super().__init__(row, data)
-        if _if(row, grace_until=_days(GRACE_DAYS_MAX)).rung != Rung.GRACE:
-            raise NotNow(f"{row} is {standing(row)}: there is no grace to extend. To let it run all the same, comp it.")
-        self.means = f"{row} is {standing(row)}. With more grace it runs, and its payment is still asked for."
+        if _standing_with(row, grace_until=_days(GRACE_DAYS_MAX)).rung != Rung.GRACE:
+            raise NotNow(f"{row} has no grace to extend: {standing(row)}. To let it run all the same, comp it.")
+        self.means = f"{row}: {standing(row)}. With more grace it runs, and its payment is still asked for."
 
     def clean_until(self) -> datetime:
         until: datetime = self.cleaned_data["until"]
-        if (runs := _if(self.row, grace_until=until)).runs_until != until:
+        if (runs := _standing_with(self.row, grace_until=until)).runs_until != until:
             raise ValidationError(f"That gives nothing: it runs until {_at(runs.runs_until or until)} already.")
         return until
 
@@ -166,9 +165,9 @@ class EndSubscription(MoneyDeed):
     def __init__(self, row: Bot, data: Any = None) -> None:
         super().__init__(row, data)
         if row.paid_status not in ALIVE:
-            raise NotNow(f"{row} has no subscription that could end: it is {standing(row)}.")
+            raise NotNow(f"{row} has no subscription that could end: {standing(row)}.")
         self.means = (
-            f"{row} is {standing(row)}. Its subscription ends at once: nothing is charged any more, nothing is given "
+            f"{row}: {standing(row)}. Its subscription ends at once: nothing is charged any more, nothing is given "
             "back, and the pub stops, unless it is comped. Its data is kept."
         )
 
@@ -197,7 +196,10 @@ class Refund(MoneyDeed):
 
     def __init__(self, row: Bot, data: Any = None) -> None:
         super().__init__(row, data)
-        self.invoices = {each.id: each for each in _asked(lambda: gateway.paid_invoices(row)) if each.left}
+        try:
+            self.invoices = {each.id: each for each in gateway.paid_invoices(row) if each.left}
+        except PaymentTrouble as error:
+            raise NotNow(AWAY) from error
         if not self.invoices:
             raise NotNow(f"There is nothing to give back: nothing was paid for {row}, or all of it was given back.")
         choices = [(each.id, _choice(each)) for each in self.invoices.values()]
@@ -205,7 +207,7 @@ class Refund(MoneyDeed):
         self.fields["invoice"].initial = choices[0][0]
         if row.paid_status not in ALIVE:
             del self.fields["end"]
-        self.means = f"{row} is {standing(row)}. The money goes back to the card that was charged, within days."
+        self.means = f"{row}: {standing(row)}. The money goes back to the card that was charged, within days."
 
     def clean(self) -> dict[str, Any]:
         cleaned = self.cleaned_data
@@ -256,14 +258,6 @@ def _units(invoice: PaidInvoice, value: Decimal | None) -> int | None:
     if not 0 < amount <= invoice.left:
         raise ValueError(f"It must be between nothing and {money(invoice.left, invoice.currency)}, which is left.")
     return amount
-
-
-def _asked[Answer](question: Callable[[], Answer]) -> Answer:
-    """What Stripe is asked before a deed."""
-    try:
-        return question()
-    except Unreachable as error:
-        raise NotNow(AWAY) from error
 
 
 def _end_subscription(bot: Bot, words: str, by: User) -> None:

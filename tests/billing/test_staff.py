@@ -204,7 +204,7 @@ def test_a_comp_is_taken_back(admin_client: Client, make: Maker) -> None:
     bot = make.bot(name="Harbour")
     assert "Harbour is not comped" in act(admin_client, "end_comp", bot)
     act(admin_client, "comp", bot, until=until(30), words=WHY)
-    assert "stops at once" in act(admin_client, "end_comp", bot)
+    assert "Without that it is: ended, and kept." in act(admin_client, "end_comp", bot)
     assert "The comp has ended." in act(admin_client, "end_comp", bot, words="It was a mistake.")
     bot.refresh_from_db()
     assert not bot.paid and bot.rung != "comped"
@@ -247,7 +247,7 @@ def test_a_grace_is_extended_not_shortened_and_not_for_ever(
 @pytest.mark.parametrize("status", ["active", "trialing", "paused", "incomplete", ""])
 def test_there_is_no_grace_to_extend_where_no_payment_failed(admin_client: Client, make: Maker, status: str) -> None:
     bot = make.bot(paid_status=status, paid_until=timezone.now() + timedelta(days=3))
-    assert "there is no grace to extend" in act(admin_client, "extend_grace", bot, until=until(5), words=WHY)
+    assert "has no grace to extend" in act(admin_client, "extend_grace", bot, until=until(5), words=WHY)
     bot.refresh_from_db()
     assert bot.grace_until is None and not PaymentChange.objects.exists()
 
@@ -257,7 +257,7 @@ def test_staff_look_at_stripe_at_once(admin_client: Client, alice: Customer) -> 
     alice.pay()
     assert not alice.see().paid, "no webhook came"
     said = act(admin_client, "look_at_stripe", alice.bot)
-    assert alice.see().paid and f"{alice.bot.name} is paid" in said
+    assert alice.see().paid and f"Stripe says “active”. {alice.bot.name}: paid." in said
 
 
 def test_staff_look_at_stripe_for_many_pubs_by_jobs(

@@ -114,6 +114,6 @@ def test_staff_comp_a_pub_and_give_its_payment_back(
     page.get_by_label("Until (UTC)").fill(f"{timezone.now() + timedelta(days=30):%Y-%m-%dT%H:%M}")
     page.get_by_label("Reason").fill("A month for your trouble.")
     page.get_by_role("button", name="Comp Harbour Garden").click()
-    expect(page.get_by_text("Harbour Garden is comped by staff")).to_be_visible()
+    expect(page.get_by_text("Harbour Garden: comped by staff")).to_be_visible()
     expect(page.get_by_role("row", name="A month for your trouble.")).to_contain_text(staff.email)
     until("the pub to run", lambda: Bot.objects.filter(pk=bot.pk, status=Status.UP).exists(), 20, 0.05)
