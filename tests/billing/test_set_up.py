@@ -119,14 +119,16 @@ def test_what_somebody_changed_by_hand_is_put_right(stripe: RunningLocalStripe) 
     prices.update(archived, {"active": False})
     prices.update(renamed, {"lookup_key": "something-else"})
     prices.update(emptied, {"metadata": {"memory_gb": ""}})
-    stripe.client.v1.products.update("buttcloud-pub-4gb", {"active": False, "name": "Four"})
+    stripe.client.v1.products.update("buttcloud-pub-2gb", {"active": False})
+    stripe.client.v1.products.update("buttcloud-pub-4gb", {"name": "Four"})
     for price_id in (archived, renamed, emptied):
         Price.sync_from_stripe_data(prices.retrieve(price_id))
     assert len(gateway.offers()) == 3
     gateway.set_up_catalogue()
     assert gateway.offers() == before
-    product = stripe.client.v1.products.retrieve("buttcloud-pub-4gb")
-    assert (product.active, product.name) == (True, "Pub 4 GB")
+    products = {each["id"]: (each["active"], each["name"]) for each in stripe.app.store.all("product")}
+    assert products["buttcloud-pub-2gb"] == (True, "Pub 2 GB")
+    assert products["buttcloud-pub-4gb"] == (True, "Pub 4 GB")
 
 
 def test_a_price_beside_ours_is_archived(stripe: RunningLocalStripe) -> None:
