@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pytest_django import Settings
 
 from billing import gateway, paid
 from billing.gateway import Refused
+from billing.money import units
 from pubs.models import PaymentChange
 from tests.billing.conftest import Customer
 from tests.billing.test_staff import act
@@ -220,6 +222,25 @@ def test_a_currency_without_small_coins_is_given_back_in_whole_ones(
     alice.see()
     page = act(admin_client, "give_back", alice.bot, **open_form(admin_client, alice), amount=amount)
     assert (given in page) if isinstance(given, str) else (refunds(stripe) == given and "¥150 of invoice" in page)
+
+
+@pytest.mark.parametrize(
+    ("written", "currency", "counted"),
+    [
+        ("9.50", "eur", 950),
+        ("150", "jpy", 150),
+        ("3.5", "kwd", 3500),
+        ("3.505", "kwd", None),  # Stripe wants its thousandths by the ten
+        ("990", "isk", 99000),
+        ("1.5", "isk", None),
+    ],
+)
+def test_an_amount_is_counted_as_stripe_counts(written: str, currency: str, counted: int | None) -> None:
+    if counted is None:
+        with pytest.raises(ValueError, match="digits after the point"):
+            units(Decimal(written), currency)
+    else:
+        assert units(Decimal(written), currency) == counted
 
 
 def test_staff_end_the_subscription_with_the_refund(
