@@ -67,12 +67,14 @@ def test_an_end_that_is_taken_back_does_not_come(local_stripe: RunningLocalStrip
     now = local_stripe.app.store.now()
     update(subscription.id, {"cancel_at": now + 5 * DAY})
     update(subscription.id, {"cancel_at": ""})
-    local_stripe.advance(10 * DAY)
-    update(subscription.id, {"cancel_at": now + 15 * DAY})
+    local_stripe.advance(32 * DAY)
     assert local_stripe.client.v1.subscriptions.retrieve(subscription.id).status == "active"
-    local_stripe.advance(5 * DAY)
+    assert len(local_stripe.client.v1.invoices.list().data) == 2, "the renewal behind it still came"
+    update(subscription.id, {"cancel_at": now + 40 * DAY})
+    local_stripe.advance(60 * DAY)
     ended = local_stripe.client.v1.subscriptions.retrieve(subscription.id)
-    assert (ended.status, ended.ended_at) == ("canceled", now + 15 * DAY)
+    assert (ended.status, ended.ended_at) == ("canceled", now + 40 * DAY)
+    assert len(local_stripe.client.v1.invoices.list().data) == 2, "and none after the end"
 
 
 def test_a_card_is_listed_with_whom_it_belongs_to(local_stripe: RunningLocalStripe) -> None:
@@ -84,6 +86,7 @@ def test_a_card_is_listed_with_whom_it_belongs_to(local_stripe: RunningLocalStri
     v1.payment_methods.attach(card, {"customer": bob})
     assert v1.payment_methods.list({"customer": ada}).data == []
     assert [each.id for each in v1.payment_methods.list({"customer": bob})] == [card]
+    assert local_stripe.app.store.of_customer("payment_method", ada) == []
 
 
 def test_events_can_be_read_bit_by_bit(local_stripe: RunningLocalStripe) -> None:
