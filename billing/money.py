@@ -1,4 +1,4 @@
-"""Money as people write it: Stripe counts in smallest units, and each language has its own way with signs and commas."""
+"""Money as people write it: Stripe counts in smallest units, and each language has its own signs and commas."""
 
 from decimal import Decimal
 
@@ -8,8 +8,10 @@ from django.utils.translation.trans_real import parse_accept_lang_header
 
 ENGLISH = Locale("en")
 # How Stripe counts, which is not always how the world does: https://docs.stripe.com/currencies
-WHOLE = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split())
-THOUSANDTHS = frozenset("bhd jod kwd omr tnd".split())
+WHOLE = frozenset(
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
+)
+THOUSANDTHS = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 # Counted in hundredths like most, though there is no coin below the whole.
 WHOLE_IN_HUNDREDTHS = frozenset({"isk", "ugx"})
 
