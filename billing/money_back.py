@@ -4,8 +4,7 @@ Neither stops a pub by itself, not even a dispute that is lost: staff decide tha
 name on the card's statement, or been paid back for a bad day.
 """
 
-from datetime import datetime
-
+from django.db import transaction
 from django.utils.formats import date_format
 
 from billing import alarms, gateway, paid
@@ -27,11 +26,12 @@ def _say_refund(back: GivenBack) -> None:
     if bot is None:
         return
     amount = money(back.amount, back.currency)
-    if back.failed:
-        paid.remark(bot.pk, f"The bank refused {amount} that we gave back.", key=f"{back.id}:failed")
-        alarms.about_bot(bot, f"{back.id}:failed", f"{amount} could not be given back: {back.page}")
-    elif paid.remark(bot.pk, paid.given_back(back.amount, back.currency), key=back.id) and not back.is_ours:
-        alarms.about_bot(bot, back.id, f"{amount} was given back in Stripe's dashboard: {back.page}")
+    with transaction.atomic():
+        if back.failed:
+            if paid.remark(bot.pk, f"The bank refused {amount} that we gave back.", key=f"{back.id}:failed"):
+                alarms.about_bot(bot, f"{back.id}:failed", f"{amount} could not be given back: {back.page}")
+        elif paid.remark(bot.pk, paid.given_back(back.amount, back.currency), key=back.id) and not back.is_ours:
+            alarms.about_bot(bot, back.id, f"{amount} was given back in Stripe's dashboard: {back.page}")
 
 
 def _say_dispute(dispute: Dispute) -> None:
@@ -41,10 +41,10 @@ def _say_dispute(dispute: Dispute) -> None:
     amount = money(dispute.amount, dispute.currency)
     stage = dispute.status if dispute.is_closed else "open"
     words = _how_it_ended(dispute, amount) if dispute.is_closed else f"A payment of {amount} is disputed at its bank."
-    paid.remark(bot.pk, words, key=f"{dispute.id}:{stage}")
-    if not dispute.is_closed:
-        words = f"{words} The reason is “{dispute.reason.replace('_', ' ')}”. {_answer_by(dispute.answer_by)}"
-    alarms.about_bot(bot, f"{dispute.id}:{stage}", f"{words} {dispute.page}")
+    with transaction.atomic():
+        if paid.remark(bot.pk, words, key=f"{dispute.id}:{stage}"):
+            more = "" if dispute.is_closed else _what_to_answer(dispute)
+            alarms.about_bot(bot, f"{dispute.id}:{stage}", f"{words} {more}{dispute.page}")
 
 
 def _how_it_ended(dispute: Dispute, amount: str) -> str:
@@ -53,5 +53,7 @@ def _how_it_ended(dispute: Dispute, amount: str) -> str:
     return f"The dispute about {amount} is over: the payment stands."
 
 
-def _answer_by(moment: datetime | None) -> str:
-    return f"Answer by {date_format(moment, 'j F Y, H:i')} UTC:" if moment else "It needs no answer:"
+def _what_to_answer(dispute: Dispute) -> str:
+    reason = dispute.reason.replace("_", " ")
+    end = f"by {date_format(dispute.answer_by, 'j F Y, H:i')} UTC" if dispute.answer_by else "if you like"
+    return f"The reason is “{reason}”. Answer {end}: "

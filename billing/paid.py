@@ -78,8 +78,8 @@ def start_checkout(bot: Bot, offer: str) -> str:
 def record(reading: Reading) -> None:
     """Write down what was read of one subscription.
 
-    One that is not the one we hold decides nothing by itself, nor one that has ended while we hold none: a newer one may
-    be paid. Nor does one that must end. Then a job looks at all.
+    One that is not the one we hold decides nothing by itself, nor one that has ended while we hold none: a newer one
+    may be paid. Nor does one that must end. Then a job looks at all.
     """
     with transaction.atomic():
         bot = Bot.objects.select_for_update().filter(pk=reading.bot_id).first()
@@ -150,8 +150,8 @@ def _end_surplus(bot: Bot, extra: Reading, chosen: Reading) -> None:
         went_back = _give_back(bot, lambda: gateway.refund_newest(extra.subscription_id, "duplicate"))
     ids = f"It has two subscriptions: {extra.subscription_id} is cancelled, {chosen.subscription_id} stays."
     with transaction.atomic():
-        alarms.about_bot(bot, f"second:{extra.subscription_id}", f"{ids} {went_back}".strip())
-        remark(bot.pk, SOLD_TWICE if sold_twice else OUTLIVED, key=f"second:{extra.subscription_id}")
+        if remark(bot.pk, SOLD_TWICE if sold_twice else OUTLIVED, key=f"second:{extra.subscription_id}"):
+            alarms.about_bot(bot, f"second:{extra.subscription_id}", f"{ids} {went_back}".strip())
     gateway.cancel(extra.subscription_id)
 
 
