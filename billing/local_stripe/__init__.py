@@ -43,7 +43,8 @@ Good to know. What differs from Stripe differs on purpose:
   * Tax comes from a made-up table of rates by country (`tax.COUNTRIES`) for a made-up seller in France, rounded line by
     line; a price without `tax_behavior` counts as exclusive. A number of a business is looked at but not looked up.
   * Coupons count for whole subscriptions: no `applies_to`, none for a customer or an item, one a Checkout session. They
-    are given at Checkout and with new subscriptions; through the API no subscription gets one later.
+    are given at Checkout and with new subscriptions; through the API no subscription gets one later. A session's
+    `total_details` has no `breakdown`; its invoice says all.
   * The portal's default configuration is there from the start, as if saved in the Dashboard: card, invoices,
     cancellation. No `schedule_at_period_end`, no `trial_update_behavior`, no quantities, no codes. Its page is in
     English whatever `locale` says.
