@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import assume, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from billing.ladder import ALIVE, FOR_EVER, MEANINGS, Facts, Rung, Standing, Step, Terms, must_end, stand
@@ -220,6 +221,7 @@ def test_what_is_no_longer_kept_is_charged_no_more() -> None:
 # --- Whatever the facts ----------------------------------------------------------------------------------------------
 MOMENTS = st.integers(-150 * 24, 150 * 24).map(lambda hours: NOW + timedelta(hours=hours))
 MAYBE = st.none() | MOMENTS
+UNHURRIED = hypothesis_settings(deadline=None)
 FACTS = st.builds(
     Facts,
     status=st.sampled_from(["", *MEANINGS]),
@@ -238,6 +240,7 @@ def height(rung: Rung) -> int:
     return next(number for number, rungs in enumerate(HEIGHTS) if rung in rungs)
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS)
 def test_it_runs_before_its_end_and_is_kept_after_it(facts: Facts, now: datetime) -> None:
     seen = stand(facts, now, TERMS)
@@ -250,6 +253,7 @@ def test_it_runs_before_its_end_and_is_kept_after_it(facts: Facts, now: datetime
     assert (seen.step is None) is (seen.step_about is None)
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS)
 def test_it_is_looked_at_again_and_never_in_the_past(facts: Facts, now: datetime) -> None:
     seen = stand(facts, now, TERMS)
@@ -259,6 +263,7 @@ def test_it_is_looked_at_again_and_never_in_the_past(facts: Facts, now: datetime
         assert seen.due_at > now
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS, LATER)
 def test_nothing_changes_before_the_next_look(facts: Facts, now: datetime, later: timedelta) -> None:
     """So whoever looks from due_at to due_at meets each rung and each step."""
@@ -269,6 +274,7 @@ def test_nothing_changes_before_the_next_look(facts: Facts, now: datetime, later
     assert replace(stand(facts, then, TERMS), due_at=None) == replace(seen, due_at=None)
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS, LATER)
 def test_time_alone_only_leads_down(facts: Facts, now: datetime, later: timedelta) -> None:
     first, then = stand(facts, now, TERMS), stand(facts, now + later, TERMS)
@@ -277,6 +283,7 @@ def test_time_alone_only_leads_down(facts: Facts, now: datetime, later: timedelt
         assert height(first.rung) <= height(then.rung)
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS, LATER)
 def test_time_alone_moves_no_date(facts: Facts, now: datetime, later: timedelta) -> None:
     first, then = stand(facts, now, TERMS), stand(facts, now + later, TERMS)
@@ -288,6 +295,7 @@ def test_time_alone_moves_no_date(facts: Facts, now: datetime, later: timedelta)
         assert then.kept_until >= first.runs_until + TERMS.kept
 
 
+@UNHURRIED
 @given(FACTS)
 def test_each_step_is_told_in_order_and_once(facts: Facts) -> None:
     assume(not must_end(facts, Rung.NEW))
@@ -299,6 +307,7 @@ def test_each_step_is_told_in_order_and_once(facts: Facts) -> None:
     assert all(later) and len(set(told)) == len(changes) + bool(told)
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS, LATER, st.sampled_from(["grace_until", "comped_until"]))
 def test_a_longer_grace_or_comp_ends_nothing_earlier(facts: Facts, now: datetime, more: timedelta, which: str) -> None:
     granted = getattr(facts, which) or now
@@ -310,6 +319,7 @@ def test_a_longer_grace_or_comp_ends_nothing_earlier(facts: Facts, now: datetime
         assert longer.kept_until >= less.kept_until
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS)
 def test_stripe_giving_up_breaks_no_promise_to_keep(facts: Facts, now: datetime) -> None:
     owed = replace(facts, status="past_due", ends=False, unpaid_since=facts.unpaid_since or now, deleted_at=None)
@@ -321,6 +331,7 @@ def test_stripe_giving_up_breaks_no_promise_to_keep(facts: Facts, now: datetime)
         assert kept is None or kept >= promised
 
 
+@UNHURRIED
 @given(FACTS, MOMENTS)
 def test_what_is_deleted_never_runs_and_is_told_of_at_most_once(facts: Facts, now: datetime) -> None:
     seen = stand(replace(facts, deleted_at=now), now, TERMS)
