@@ -40,7 +40,7 @@ OWNERS = ("name", "switched_on", "restarts", "created", "changed_at")
 HEARD = ("customer.subscription.", "checkout.session.completed", "invoice.paid", "invoice.payment_failed")
 
 # Shrinking would take minutes: an example that fails is short enough to be read as it is.
-few_examples = hypothesis_settings(max_examples=3, deadline=None, database=None, phases=[Phase.generate])
+few_examples = hypothesis_settings(max_examples=2, deadline=None, database=None, phases=[Phase.generate])
 
 type Json = dict[str, Any]
 type End = tuple[Json, list[str], list[tuple[str, str, str]], list[str], list[tuple[str, str, int]]]
@@ -214,19 +214,15 @@ def in_order(world: World, events: list[Json]) -> End:
 each_life = pytest.mark.parametrize(("life", "rung"), LIVES.items(), ids=[life.__name__ for life in LIVES])
 
 
-@pytest.mark.parametrize("life", [bought, cancelled], ids=lambda life: life.__name__)
-def test_every_order_of_the_events_of_a_short_life_leads_to_the_same_end(
-    world: World, life: Callable[[World], None]
-) -> None:
-    life(world)
-    events = world.events()
-    expected = in_order(world, events)
-    assert expected[0]["paid"]
-    heard = [each for each in events if each["type"].startswith(HEARD)]
-    # Longer ones are drawn from below: there are too many orders of them.
-    for order in permutations(heard[-4:]):
+def test_every_order_of_the_events_of_a_payment_leads_to_the_same_end(world: World) -> None:
+    """All of them, of those that we listen to. There are too many orders of a longer life: they are drawn below."""
+    bought(world)
+    heard = [each for each in world.events() if each["type"].startswith(HEARD)]
+    expected = in_order(world, world.events())
+    assert expected[0]["paid"] and len(heard) > 3
+    for order in permutations(heard):
         with world.again():
-            for event in (*order, *heard[:-4]):
+            for event in order:
                 world.deliver(event)
             assert world.end() == expected
 
