@@ -9,8 +9,9 @@ from typing import Any
 
 from .cards import card_error, declined, full_year
 from .checkout import Checkouts
-from .money import CHECKOUT_EXPIRES_AFTER, DAY, Money, item_of, subscription_of
+from .money import CHECKOUT_EXPIRES_AFTER, Money, item_of, subscription_of
 from .params import between, flag, metadata, one_of, parse, read, text
+from .periods import DAY
 from .portal import Portal
 from .specs import (
     ACCOUNT,

@@ -8,15 +8,13 @@ from typing import Literal
 
 from . import amounts, periods
 from .agenda import Agenda, Due
-from .cards import TEST_CARDS, card_error, card_fields, declined, full_year, test_card
+from .cards import card_error, card_fields, declined, test_card
 from .charges import Charges
 from .discounts import Discounts
 from .periods import DAY, next_boundary
 from .store import Json, Problem, Store, new_id
 from .tax import Taxes, automatic_tax
 from .webhooks import Webhooks
-
-__all__ = ["DAY", "LIVING", "TEST_CARDS", "Money", "full_year", "item_of", "subscription_of"]
 
 LIVING = ("active", "trialing", "past_due", "unpaid", "paused")
 # After the last of these the account's setting `after_retries` decides.

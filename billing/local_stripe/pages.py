@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .checkout_page import CheckoutPage
-from .money import DAY, Money
+from .money import Money
 from .page import Page, day, message, money_text, render
+from .periods import DAY
 from .portal_page import PortalPage, invoice_row, subscription_row
 from .store import Json, Problem, Store
 from .webhooks import MODES, Webhooks
