@@ -205,7 +205,7 @@ def _running(facts: Facts, stops: datetime, now: datetime, terms: Terms) -> Stan
         rung = Rung.GRACE
         steps = [(ALWAYS, Step.PAYMENT_FAILED, stops), (stops - terms.stops_soon, Step.STOPS_SOON, stops)]
     # A rung can end before the pub stops: it may be comped for longer than a grace.
-    ends = paid.stops if paid and paid.stops > now else stops
+    ends = min(paid.stops, stops) if paid and paid.stops > now else stops
     return _on(rung, now, steps, ends, runs_until=stops)
 
 
@@ -230,7 +230,9 @@ def _stopped(facts: Facts, end: _End, now: datetime, terms: Terms) -> Standing:
     ]
     if now >= goes:
         return _on(Rung.OVER, now, steps, kept_until=goes)
-    return _on(Rung.SUSPENDED if waits else Rung.KEPT, now, steps, kept_until=goes)
+    # What waits and is cancelled too is only kept from the end of its period on.
+    ends = facts.until if waits and facts.ends else None
+    return _on(Rung.SUSPENDED if waits else Rung.KEPT, now, steps, ends, kept_until=goes)
 
 
 def _waits_for_payment(facts: Facts, now: datetime) -> bool:

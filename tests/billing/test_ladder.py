@@ -172,6 +172,14 @@ def test_a_cancelled_one_whose_payment_failed_ends_with_its_period() -> None:
     assert stand(facts, NOW + 5 * DAY, TERMS).rung == Rung.KEPT, "nothing is charged any more"
 
 
+def test_one_that_is_stopped_and_cancelled_waits_to_the_end_of_its_period() -> None:
+    facts = Facts(status="unpaid", until=NOW + 5 * DAY, ends=True, unpaid_since=NOW)
+    seen = stand(facts, NOW, TERMS)
+    assert (seen.rung, seen.due_at) == (Rung.SUSPENDED, NOW + 5 * DAY)
+    ended = stand(facts, NOW + 5 * DAY, TERMS)
+    assert (ended.rung, ended.step, ended.kept_until) == (Rung.KEPT, Step.ENDED, seen.kept_until)
+
+
 def test_a_comp_carries_on_where_a_grace_ends() -> None:
     facts = Facts(status="past_due", until=NOW + 30 * DAY, unpaid_since=NOW, comped_until=NOW + 40 * DAY)
     rungs = [(at - NOW, seen.rung, seen.runs_until) for at, seen in life(facts)]
