@@ -15,8 +15,8 @@ from tests.support.make import Maker
 
 
 def pytest_unconfigure() -> None:
-    """The folder that tests/settings.py made, with the database in it."""
-    if "TEST_VAR" not in os.environ:
+    """The folder that tests/settings.py made, with the database in it; never the one of a running site."""
+    if settings.SETTINGS_MODULE == "tests.settings" and "TEST_VAR" not in os.environ:
         shutil.rmtree(settings.VAR, ignore_errors=True)
 
 
