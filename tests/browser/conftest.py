@@ -141,7 +141,7 @@ def alice(make: Maker, sign_in: Callable[[User], User]) -> User:
 @pytest.fixture
 def running_pub(alice: User, make: Maker) -> Bot:
     """Alice's pub, which is up."""
-    bot = make.bot(alice, name="Harbour Garden", paid=True)
+    bot = make.bot(alice, name="Harbour Garden", paid=True, rung="paid")
     look_again()
     until("the pub to run", lambda: Bot.objects.filter(pk=bot.pk, status=Status.UP).exists(), 10, 0.02)
     bot.refresh_from_db()
