@@ -1,13 +1,14 @@
 """What a pub's page shows of its payment, and the addresses of Stripe's pages, for programs."""
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from babel import Locale
 from django.shortcuts import get_object_or_404
 from django.utils.decorators import method_decorator
 from django.views.decorators.vary import vary_on_headers
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.exceptions import APIException
 from rest_framework.permissions import AllowAny
@@ -20,7 +21,7 @@ from billing import gateway, paid, prices
 from billing.gateway import Impossible, NotForSale, Offer, PaymentTrouble
 from billing.money import locale_of
 from billing.paid import NotNeeded
-from billing.words import words
+from billing.words import dates, words
 from pubs.models import Bot
 
 
@@ -52,18 +53,24 @@ class PaymentPage(serializers.Serializer[dict[str, str]]):
     url = serializers.URLField(read_only=True, help_text="a page of Stripe, for a person's browser")
 
 
+class DateSerializer(serializers.Serializer[dict[str, Any]]):
+    label = serializers.CharField(help_text="for people")  # type: ignore[assignment]
+    at = serializers.DateTimeField()
+
+
 class PaymentSerializer(serializers.Serializer[Bot]):
     """How it stands with the payment of a pub."""
 
     words = serializers.SerializerMethodField(help_text="for its owner, a sentence or two")
     price = serializers.SerializerMethodField(help_text="what is paid for it, for people; or nothing")
     pays_by = serializers.SerializerMethodField(
-        help_text="the page that gets it running: checkout, portal, or nothing when it is paid for"
+        help_text="the page that gets it running, or lets it run on: checkout, portal, or nothing where none does"
     )
     paid = serializers.BooleanField(help_text="whether it may run")
     status = serializers.CharField(source="paid_status", help_text="Stripe's word for the subscription, or nothing")
     until = serializers.DateTimeField(source="paid_until", allow_null=True, help_text="end of the period")
     ends = serializers.BooleanField(source="paid_ends", help_text="cancelled: nothing is charged after this period")
+    dates = serializers.SerializerMethodField(help_text="every date that its page shows, in their order")
 
     def get_words(self, bot: Bot) -> str:
         return words(bot)
@@ -73,6 +80,11 @@ class PaymentSerializer(serializers.Serializer[Bot]):
 
     def get_pays_by(self, bot: Bot) -> str:
         return paid.pays_by(bot)
+
+    @extend_schema_field(DateSerializer(many=True))
+    def get_dates(self, bot: Bot) -> Any:
+        shown = [{"label": label, "at": at} for label, at in dates(bot)]
+        return DateSerializer(shown, many=True).data  # type: ignore[arg-type]
 
 
 class PaidAlready(APIException):

@@ -67,8 +67,8 @@ MEANINGS = {
     "active": Meaning("runs", "Paid.", runs=True),
     "past_due": Meaning("runs for the time of grace, then stops", "The last payment failed.", grace=True, owes=True),
     "unpaid": Meaning("stops, unless staff extend its grace", "The last payment failed at each try.", owes=True),
-    "paused": Meaning("stops", "The subscription is paused."),
-    "canceled": Meaning("stops; staff can extend its grace if it owes", "The subscription has ended.", ended=True),
+    "paused": Meaning("stops", "The subscription is paused: write to us, and we look into it."),
+    "canceled": Meaning("stops; staff can extend its grace if it owed", "The subscription has ended.", ended=True),
     "incomplete": Meaning("waits", "The first payment is not finished.", started=False),
     "incomplete_expired": Meaning("waits", "The first payment was not finished in time.", ended=True, started=False),
 }

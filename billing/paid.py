@@ -52,9 +52,10 @@ def may_check_out(bot: Bot) -> bool:
 def pays_by(bot: Bot) -> Literal["checkout", "portal", ""]:
     """Which of Stripe's pages puts the payment right; none when nothing is owed.
 
-    One that is comped may be paid for already, so that it runs on after it. One whose hub is lost can't run by it.
+    One that is comped may be paid for already, so that it runs on after it. One whose hub is lost can't run by it, and
+    for a paused subscription Stripe's pages have nothing: that is for staff.
     """
-    if bot.rung in (Rung.PAID, Rung.ENDING) or bot.lost_at:
+    if bot.rung in (Rung.PAID, Rung.ENDING) or bot.lost_at or bot.paid_status == "paused":
         return ""
     return "checkout" if may_check_out(bot) else "portal"
 
@@ -142,7 +143,8 @@ def _end_surplus(bot: Bot, extra: Reading, chosen: Reading) -> None:
     """End a subscription beside the one that counts, and give back what it charged if it was made after that one.
 
     The money goes first: whatever breaks off in between, the next look finds the subscription alive and goes on. An old
-    one whose payments failed charged for time in which the pub ran: that stays paid.
+    one whose payments failed charged for time in which the pub ran: that stays paid. One that was begun and left, or is
+    paused, is nobody's concern.
     """
     sold_twice = (extra.created, extra.subscription_id) > (chosen.created, chosen.subscription_id)
     went_back = ""

@@ -13,13 +13,14 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from accounts.models import User
 from billing import gateway, paid
 from billing.gateway import PaymentTrouble
+from billing.ladder import Rung
 from billing.paid import NotNeeded
 from pubs import live
 from pubs.models import Bot
 
 type BotView = Callable[[HttpRequest, Bot], HttpResponse]
 
-THANKS = "Thank you! Your pub is paid and starts now."
+THANKS = "Thank you! Your pub is paid."
 WAITING = "We wait for your payment to be confirmed. This page shows it as soon as it is."
 
 
@@ -55,14 +56,20 @@ def come_back(request: HttpRequest, bot: Bot) -> HttpResponse:
         # From the portal: whether anything was done there, Stripe's link does not say.
         live.look_at_payment(bot.pk)
         return redirect(bot)
-    session = gateway.read_checkout(request.GET["session_id"][:255])
-    if session is None or session.bot_id != bot.pk:
+    try:
+        session = gateway.read_checkout(request.GET["session_id"][:255])
+        if session is None or session.bot_id != bot.pk:
+            return redirect(bot)
+        paid.look(bot.pk)
+    except PaymentTrouble:
+        # The card may have been charged by now: whoever came back must not be sent to pay once more.
+        live.look_at_payment(bot.pk)
+        messages.info(request, WAITING)
         return redirect(bot)
-    paid.look(bot.pk)
     bot.refresh_from_db()
-    if bot.paid:
+    if session.status == "complete" and bot.rung == Rung.PAID:
         messages.success(request, THANKS)
-    else:
+    elif session.status == "complete" and not bot.paid:
         messages.info(request, WAITING)
     return redirect(bot)
 

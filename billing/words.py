@@ -9,6 +9,7 @@ from billing.ladder import FOR_EVER, MEANINGS, Rung
 from pubs.models import Bot
 
 NOT_PAID = "Not paid yet."
+LOST = "Your pub does not run before we have restored it: a payment alone does not start it."
 # The label of the last date, by rung, for what runs no more.
 _KEPT = {Rung.SUSPENDED: "Kept until", Rung.KEPT: "Kept until", Rung.OVER: "Was kept until"}
 
@@ -35,6 +36,8 @@ def why(bot: Bot) -> str:
         return MEANINGS["canceled"].words
     if bot.comped_until and (meaning is None or not meaning.started):
         return "" if bot.rung == Rung.COMPED else "The time that we let your pub run without a payment is over."
+    if bot.paid_status == "canceled" and bot.unpaid_since:
+        return f"The payment of {day(bot.unpaid_since)} failed, and the subscription has ended."
     return meaning.words if meaning else NOT_PAID
 
 
@@ -43,6 +46,8 @@ def _and_so(bot: Bot) -> str:
     runs, kept = bot.runs_until, bot.kept_until
     if bot.rung == Rung.PAID and (pays := next_payment(bot)):
         return f"The {'first' if bot.paid_status == 'trialing' else 'next'} payment is on {day(pays)}."
+    if bot.lost_at and bot.rung != Rung.PAID:
+        return LOST
     if bot.rung == Rung.ENDING and runs:
         return f"Your pub runs until {moment(runs)}."
     if bot.rung == Rung.COMPED and runs:
@@ -62,9 +67,9 @@ def dates(bot: Bot) -> list[tuple[str, datetime]]:
     owes = bot.rung in (Rung.GRACE, Rung.SUSPENDED)
     comped = bot.comped_until if bot.comped_until and bot.comped_until > timezone.now() else None
     found = [
-        ("Payment failed", bot.unpaid_since if owes else None),
+        ("Payment failed", bot.unpaid_since),
         ("First payment" if bot.paid_status == "trialing" else "Next payment", next_payment(bot)),
-        ("We try the card again", next_try(bot) if owes else None),
+        ("We try the card again", next_try(bot) if bot.unpaid_since else None),
         ("Runs, paid or not, until", comped),
         ("Runs until", bot.runs_until if bot.runs_until != comped else None),
         (_KEPT.get(Rung(bot.rung), "Then kept until"), kept_until(bot)),

@@ -46,7 +46,8 @@ def staff_alarm(*, key: str, to: str, name: str = "", subject: str, words: str, 
 
 
 # What is written about money says until when the pub runs (`until`), until when its data is kept once it has stopped
-# (`kept_until`) and when the card is tried again (`retry_at`).
+# (`kept_until`) and when the card is tried again (`retry_at`). Where `url` is a page of Stripe's, `page` is the pub's.
+# `contact` is the address to write to for what no page can do.
 
 
 def pay_reminder(*, key: str, to: str, name: str = "", pub_name: str, url: str) -> None:
@@ -55,10 +56,10 @@ def pay_reminder(*, key: str, to: str, name: str = "", pub_name: str, url: str) 
 
 
 def cancelled(
-    *, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime, kept_until: datetime
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, page: str, until: datetime, kept_until: datetime
 ) -> None:
     """The subscription is cancelled, and the pub runs to its end."""
-    _write("cancelled", key, to, name=name, pub_name=pub_name, url=url, until=until, kept_until=kept_until)
+    _write("cancelled", key, to, name=name, pub_name=pub_name, url=url, page=page, until=until, kept_until=kept_until)
 
 
 def comped(*, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime) -> None:
@@ -67,10 +68,19 @@ def comped(*, key: str, to: str, name: str = "", pub_name: str, url: str, until:
 
 
 def comp_ends(
-    *, key: str, to: str, name: str = "", pub_name: str, url: str, until: datetime, kept_until: datetime
+    *,
+    key: str,
+    to: str,
+    name: str = "",
+    pub_name: str,
+    url: str,
+    until: datetime,
+    kept_until: datetime,
+    contact: str = "",
 ) -> None:
     """The time without a payment ends soon."""
-    _write("comp_ends", key, to, name=name, pub_name=pub_name, url=url, until=until, kept_until=kept_until)
+    about = {"until": until, "kept_until": kept_until, "contact": contact}
+    _write("comp_ends", key, to, name=name, pub_name=pub_name, url=url, **about)
 
 
 def payment_failed(
@@ -83,10 +93,11 @@ def payment_failed(
     until: datetime,
     kept_until: datetime,
     retry_at: datetime | None = None,
+    page: str = "",
 ) -> None:
     """The card was declined at a renewal, and the pub runs on for now."""
     dates = {"until": until, "kept_until": kept_until, "retry_at": retry_at}
-    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, **dates)
+    _write("payment_failed", key, to, name=name, pub_name=pub_name, url=url, page=page, **dates)
 
 
 def stops_soon(
@@ -99,15 +110,24 @@ def stops_soon(
     until: datetime,
     kept_until: datetime,
     retry_at: datetime | None = None,
+    page: str = "",
 ) -> None:
     """Still no payment, and the time that the pub runs on for is nearly over."""
     dates = {"until": until, "kept_until": kept_until, "retry_at": retry_at}
-    _write("stops_soon", key, to, name=name, pub_name=pub_name, url=url, **dates)
+    _write("stops_soon", key, to, name=name, pub_name=pub_name, url=url, page=page, **dates)
 
 
-def suspended(*, key: str, to: str, name: str = "", pub_name: str, url: str, reason: str, kept_until: datetime) -> None:
+def suspended(
+    *, key: str, to: str, name: str = "", pub_name: str, url: str, page: str, reason: str, kept_until: datetime
+) -> None:
     """The pub is stopped until its payment is put right. `reason` is in words for its owner."""
-    _write("suspended", key, to, name=name, pub_name=pub_name, url=url, reason=reason, kept_until=kept_until)
+    about = {"reason": reason, "kept_until": kept_until}
+    _write("suspended", key, to, name=name, pub_name=pub_name, url=url, page=page, **about)
+
+
+def paused(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime, contact: str) -> None:
+    """The subscription is paused, and the pub stopped with it: only staff can put that right."""
+    _write("paused", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until, contact=contact)
 
 
 def ended(*, key: str, to: str, name: str = "", pub_name: str, url: str, reason: str, kept_until: datetime) -> None:
@@ -115,9 +135,20 @@ def ended(*, key: str, to: str, name: str = "", pub_name: str, url: str, reason:
     _write("ended", key, to, name=name, pub_name=pub_name, url=url, reason=reason, kept_until=kept_until)
 
 
-def goes_soon(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime) -> None:
+def goes_soon(
+    *,
+    key: str,
+    to: str,
+    name: str = "",
+    pub_name: str,
+    url: str,
+    kept_until: datetime,
+    page: str = "",
+    contact: str = "",
+) -> None:
     """The time that a stopped pub is kept for is nearly over."""
-    _write("goes_soon", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until)
+    about = {"page": page, "kept_until": kept_until, "contact": contact}
+    _write("goes_soon", key, to, name=name, pub_name=pub_name, url=url, **about)
 
 
 def over(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime) -> None:
@@ -125,8 +156,13 @@ def over(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_unt
     _write("over", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until)
 
 
+def waits_for_restore(*, key: str, to: str, name: str = "", pub_name: str, url: str, words: str) -> None:
+    """The machine of the pub is lost, so that nothing that is paid starts it. `words` say how the payment stands."""
+    _write("waits_for_restore", key, to, name=name, pub_name=pub_name, url=url, words=words)
+
+
 def deleted(*, key: str, to: str, name: str = "", pub_name: str, url: str, kept_until: datetime, contact: str) -> None:
-    """Its owner deleted the pub. `contact` is the address to write to for who wants it back."""
+    """Its owner deleted the pub, and can have it back from staff."""
     _write("deleted", key, to, name=name, pub_name=pub_name, url=url, kept_until=kept_until, contact=contact)
 
 

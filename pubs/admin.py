@@ -136,7 +136,6 @@ class BotAdmin(LookOnly, DeedAdmin):
         "name",
         "owner_link",
         "condition",
-        "wanted",
         "hub",
         "port",
         "seen_at",
@@ -232,7 +231,7 @@ class BotAdmin(LookOnly, DeedAdmin):
             deed(bot)
         self.message_user(request, f"{word}: {len(there)} of {len(bots)} pubs.")
 
-    @admin.action(description="Look again now", permissions=["deed"])
+    @admin.action(description="Look at the swarm now", permissions=["deed"])
     def look_again(self, request: HttpRequest, bots: QuerySet[Bot]) -> None:
         live.nudge()
         self.message_user(request, "The orchestrator looks at all pubs now. Come back in a few seconds.")

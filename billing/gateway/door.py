@@ -22,8 +22,9 @@ RETRIES = 2
 # The word on what is this deployment's in Stripe: many may share one account.
 MARK = "buttcloud"
 
-UNREACHABLE = "We can't reach our payment provider just now. Nothing was charged; try again in a minute."
-OUR_FAULT = "Something is wrong with payments on our side. Nothing was charged; we have been told and look into it."
+# Whether anything was charged nobody knows then: an answer can be lost.
+UNREACHABLE = "We can't reach our payment provider just now. Try again in a minute."
+OUR_FAULT = "Something is wrong with payments on our side. We have been told and look into it."
 
 
 class PaymentTrouble(Exception):

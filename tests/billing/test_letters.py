@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.urls import reverse
 from django.utils import timezone
 
 from billing import paid
@@ -97,6 +99,65 @@ def test_when_stripe_gives_up_the_mail_says_why_and_until_when_it_is_kept(owner:
     owner.hear("unpaid", 8, unpaid_since=START)
     assert owner.mails() == ["payment_failed", "suspended"]
     assert "at each try" in owner.newest().text and "4 February 2027, 14:05 UTC" in owner.newest().text
+
+
+def test_a_failed_payment_leads_to_the_card_and_a_cancellation_to_the_portal(owner: Owner) -> None:
+    page = settings.SITE_URL + owner.bot.get_absolute_url()
+    portal = settings.SITE_URL + reverse("billing:portal", args=[owner.bot.pk])
+    for days in (0, 11, 14):
+        owner.hear("past_due", days, unpaid_since=START)
+        assert f"\n{portal}?flow=card\n" in owner.newest().text and f"\n{page}\n" in owner.newest().text
+        assert f'href="{portal}?flow=card"' in owner.newest().html and f'href="{page}"' in owner.newest().html
+    owner.hear("past_due", 60, unpaid_since=START)
+    assert f"\n{portal}\n" in owner.newest().text and f"\n{page}\n" in owner.newest().text
+    owner.hear("active", 60, ends=True, until=START + 90 * DAY)
+    assert f"\n{portal}\n" in owner.newest().text and f"\n{page}\n" in owner.newest().text
+    owner.hear("canceled", 90, until=START + 90 * DAY)
+    assert f"\n{page}\n" in owner.newest().text and portal not in owner.newest().text
+    assert owner.mails() == ["payment_failed", "stops_soon", "suspended", "goes_soon", "cancelled", "ended"]
+
+
+def test_no_card_is_asked_for_a_subscription_that_ended_in_its_grace(owner: Owner, make: Maker) -> None:
+    owner.hear("past_due", unpaid_since=START)
+    owner.hear("canceled", 8, unpaid_since=START)
+    paid.extend_grace(owner.bot.pk, START + 20 * DAY, "You wrote to us.", make.user("staff"))
+    assert owner.mails()[-1] == "payment_failed"
+    assert "Pay again on its page" in owner.newest().text and "card," not in owner.newest().text
+
+
+def test_the_owner_of_a_paused_subscription_reads_whom_to_write_to_at_each_step(owner: Owner) -> None:
+    for days in (1, 46, 57):
+        owner.hear("paused", days, until=START)
+        mail = owner.newest()
+        assert settings.CONTACT_EMAIL in mail.text and f'href="mailto:{settings.CONTACT_EMAIL}"' in mail.html
+        assert "portal" not in mail.text and "Pay before" not in mail.text
+    assert owner.mails() == ["suspended", "goes_soon", "goes_now"]
+
+
+def test_the_owner_of_a_lost_pub_is_promised_no_start_before_it_is_restored(owner: Owner) -> None:
+    Bot.objects.update(lost_at=START)
+    for days in (0, 0.1, 14, 14.1):
+        owner.hear("past_due", days, unpaid_since=START)
+        assert "does not run before we have restored it" in owner.newest().text
+        assert "another card" not in owner.newest().text
+    assert owner.mails() == ["lost payment_failed", "lost suspended"]
+    Bot.objects.update(lost_at=None)
+    for days in (15, 15.1):
+        owner.hear("past_due", days, unpaid_since=START)
+    assert owner.mails() == ["lost payment_failed", "lost suspended", "suspended"]
+
+
+def test_what_was_told_before_a_pub_was_lost_is_not_told_again(owner: Owner) -> None:
+    owner.hear("past_due", unpaid_since=START)
+    Bot.objects.update(lost_at=START)
+    owner.hear("past_due", 1, unpaid_since=START)
+    assert owner.mails() == ["payment_failed"]
+
+
+def test_the_mail_of_an_end_says_which_payment_failed(owner: Owner) -> None:
+    owner.hear("past_due", unpaid_since=START)
+    owner.hear("canceled", 8, unpaid_since=START)
+    assert "The payment of 22 November 2026 failed, and the subscription has ended." in owner.newest().text
 
 
 def test_a_cancellation_tells_the_end_and_the_time_of_keeping(owner: Owner) -> None:

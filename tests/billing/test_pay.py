@@ -1,6 +1,7 @@
 """A customer pays for a pub, or does not."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from threading import Barrier
 from typing import Any
 
@@ -15,7 +16,7 @@ from rest_framework.test import APIRequestFactory, force_authenticate
 from rest_framework.views import APIView
 
 from accounts.models import User
-from billing import gateway
+from billing import gateway, paid, views
 from billing.api import CheckoutView, PaymentView, PortalView
 from billing.gateway import checkout, portal
 from billing.words import words
@@ -56,7 +57,7 @@ def test_paying_leads_to_stripes_page_and_back_to_the_pub(alice: Customer) -> No
     answer = alice.come_back(alice.pay())
     assert answer.status_code == 302
     assert answer["Location"] == alice.bot.get_absolute_url()
-    assert said(answer) == ["Thank you! Your pub is paid and starts now."]
+    assert said(answer) == ["Thank you! Your pub is paid."]
 
 
 def test_a_declined_card_leaves_the_pub_unpaid_and_can_be_tried_again(alice: Customer) -> None:
@@ -126,11 +127,31 @@ def test_a_customer_deleted_at_stripe_can_still_pay(alice: Customer, stripe: Run
     assert len(stripe.app.store.all("customer")) == 1
 
 
-def test_coming_back_unpaid_says_that_we_wait(alice: Customer) -> None:
+def test_coming_back_before_the_payment_is_seen_says_that_we_wait(
+    alice: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = alice.pay()
+    monkeypatch.setattr("billing.paid.look", lambda bot_id: False)
+    assert said(alice.come_back(back)) == [views.WAITING]
+    assert not alice.see().paid
+
+
+def test_nobody_is_thanked_for_a_payment_page_that_is_still_open(alice: Customer, make: Maker) -> None:
     session_id = alice.open_checkout().rsplit("/", 1)[1]
     answer = alice.browser.get(reverse("billing:return", args=[alice.bot.pk]), {"session_id": session_id})
-    assert "wait" in said(answer)[0]
-    assert not alice.see().paid
+    assert answer["Location"] == alice.bot.get_absolute_url() and said(answer) == []
+
+
+def test_with_stripe_away_who_has_paid_is_told_that_we_wait_and_is_looked_at_later(
+    alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back, looked = alice.pay(), []
+    monkeypatch.setattr("stripe.max_network_retries", 0)
+    monkeypatch.setattr("pubs.live.look_at_payment", looked.append)
+    stripe.stop()
+    answer = alice.come_back(back)
+    assert answer["Location"] == alice.bot.get_absolute_url() and said(answer) == [views.WAITING]
+    assert looked == [alice.bot.pk]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -445,6 +466,8 @@ def test_the_api_says_how_it_stands_with_the_payment(alice: Customer) -> None:
     assert after["paid"] is True and after["status"] == "active" and after["until"] and after["ends"] is False
     assert after["pays_by"] == "" and after["price"] == "€320 a year"
 
+    assert before["dates"] == []
+    assert after["dates"] == [{"label": "Next payment", "at": after["until"]}]
 
 def test_the_api_tells_of_a_payment_to_its_owner_alone(alice: Customer, bob: Customer) -> None:
     assert call(PaymentView, bob.bot.owner, alice.bot, "get")[0] == 404

@@ -106,7 +106,7 @@ def test_one_without_a_live_subscription_can_pay(status: str) -> None:
         ("incomplete_expired", "checkout"),
         ("canceled", "checkout"),
         ("unpaid", "portal"),
-        ("paused", "portal"),
+        ("paused", ""),
         ("past_due", "portal"),
         ("active", ""),
         ("trialing", ""),

@@ -64,13 +64,27 @@ def stands(make: Maker, **facts: Any) -> Bot:
         ),
         (
             {"paid_status": "paused", "paid_until": SINCE},
-            "The subscription is paused. Your pub is stopped, and everything in it is kept until 19 January 2027, 14:05"
-            " UTC at least.",
+            "The subscription is paused: write to us, and we look into it. Your pub is stopped, and everything in it is"
+            " kept until 19 January 2027, 14:05 UTC at least.",
         ),
         (
             {"paid_status": "canceled", "paid_until": SINCE},
             "The subscription has ended. Your pub is stopped, and everything in it is kept until 19 January 2027, 14:05"
             " UTC at least.",
+        ),
+        (
+            {**PAST_DUE, "paid_status": "canceled"},
+            "The payment of 20 November 2026 failed, and the subscription has ended. Your pub is stopped, and"
+            " everything in it is kept until 2 February 2027, 14:05 UTC at least.",
+        ),
+        (
+            {**PAST_DUE, "lost_at": NOW},
+            "The last payment failed. Your pub does not run before we have restored it: a payment alone does not start"
+            " it.",
+        ),
+        (
+            {"paid_status": "active", "paid_until": NEXT, "lost_at": NOW},
+            "Paid. The next payment is on 3 December 2026.",
         ),
         (
             {"paid_status": "active", "paid_until": SINCE, "paid_ends": True},
@@ -129,6 +143,19 @@ def test_no_word_of_stripe_leaves_the_owner_without_one(make: Maker) -> None:
         (
             {**PAST_DUE, "paid_status": "unpaid", "retry_at": SINCE},
             [("Payment failed", SINCE), ("Kept until", SINCE + 74 * DAY)],
+        ),
+        (
+            {**PAST_DUE, "paid_status": "canceled"},
+            [("Payment failed", SINCE), ("Kept until", SINCE + 74 * DAY)],
+        ),
+        (
+            {**PAST_DUE, "retry_at": NOW + DAY, "comped_until": NOW + 20 * DAY},
+            [
+                ("Payment failed", SINCE),
+                ("We try the card again", NOW + DAY),
+                ("Runs, paid or not, until", NOW + 20 * DAY),
+                ("Then kept until", NOW + 80 * DAY),
+            ],
         ),
         ({"paid_status": "canceled", "paid_until": SINCE}, [("Kept until", SINCE + 60 * DAY)]),
         ({"paid_status": "canceled", "paid_until": NOW - 100 * DAY}, [("Was kept until", NOW - 40 * DAY)]),

@@ -15,22 +15,29 @@ PUB: dict[str, Any] = {**TO, "pub_name": "Tea & <b>Rum</b>"}
 UNTIL = datetime(2026, 12, 6, 14, 5, tzinfo=UTC)
 KEPT = {"kept_until": datetime(2027, 2, 4, 14, 5, tzinfo=UTC)}
 DATES = {**KEPT, "until": UNTIL}
+PAGE = {"page": "https://pubs.example/pubs/1/"}
+CONTACT = {"contact": "help@pubs.example"}
 ALL = [
     (messages.welcome, TO),
     (messages.pub_is_up, {**PUB, "address": "pubs.example:24001"}),
     (messages.pub_is_down, {**PUB, "since": AT, "reason": "No room & no <i>luck</i>."}),
     (messages.pub_is_unknown, {**PUB, "since": AT}),
     (messages.pay_reminder, PUB),
-    (messages.cancelled, {**PUB, **DATES}),
+    (messages.cancelled, {**PUB, **DATES, **PAGE}),
     (messages.comped, {**PUB, "until": UNTIL}),
     (messages.comp_ends, {**PUB, **DATES}),
-    (messages.payment_failed, {**PUB, **DATES, "retry_at": AT}),
-    (messages.stops_soon, {**PUB, **DATES, "retry_at": AT}),
-    (messages.suspended, {**PUB, **KEPT, "reason": "No card & no <i>luck</i>."}),
+    (messages.comp_ends, {**PUB, **DATES, **CONTACT}),
+    (messages.payment_failed, {**PUB, **DATES, **PAGE, "retry_at": AT}),
+    (messages.stops_soon, {**PUB, **DATES, **PAGE, "retry_at": AT}),
+    (messages.suspended, {**PUB, **KEPT, **PAGE, "reason": "No card & no <i>luck</i>."}),
+    (messages.paused, {**PUB, **KEPT, **CONTACT}),
     (messages.ended, {**PUB, **KEPT, "reason": "No card & no <i>luck</i>."}),
     (messages.goes_soon, {**PUB, **KEPT}),
+    (messages.goes_soon, {**PUB, **KEPT, **PAGE}),
+    (messages.goes_soon, {**PUB, **KEPT, **CONTACT}),
     (messages.over, {**PUB, **KEPT}),
-    (messages.deleted, {**PUB, **KEPT, "contact": "help@pubs.example"}),
+    (messages.waits_for_restore, {**PUB, "words": "No card & no <i>luck</i>."}),
+    (messages.deleted, {**PUB, **KEPT, **CONTACT}),
 ]
 
 
@@ -98,8 +105,19 @@ def test_what_is_over_is_told_truthfully(queued: list[int]) -> None:
     assert "no longer promise to keep" in mail.text and "is removed" not in mail.text
 
 
-def test_who_deleted_a_pub_reads_whom_to_write_to(queued: list[int]) -> None:
-    mail = written(messages.deleted, {**PUB, **KEPT, "contact": "help@pubs.example"})
+@pytest.mark.parametrize(("function", "values"), [each for each in ALL if "page" in each[1]])
+def test_a_mail_that_leads_to_stripe_links_the_page_of_the_pub_too(
+    queued: list[int], function: Any, values: dict[str, Any]
+) -> None:
+    mail = written(function, values)
+    assert "\nhttps://pubs.example/pubs/1/\n" in mail.text and 'href="https://pubs.example/pubs/1/"' in mail.html
+
+
+@pytest.mark.parametrize(("function", "values"), [each for each in ALL if "contact" in each[1]])
+def test_where_no_page_helps_the_mail_says_whom_to_write_to(
+    queued: list[int], function: Any, values: dict[str, Any]
+) -> None:
+    mail = written(function, values)
     assert "help@pubs.example" in mail.text and 'href="mailto:help@pubs.example"' in mail.html
 
 

@@ -205,7 +205,6 @@ def test_the_history_is_not_longer_than_a_look(make: Maker) -> None:
         ("kept", "canceled", True, "checkout", "Pay and start again"),
         ("over", "canceled", True, "checkout", "Pay and start again"),
         ("suspended", "unpaid", True, "portal", "Put the payment right"),
-        ("suspended", "paused", True, "portal", "Put the payment right"),
     ],
 )
 def test_the_main_button_leads_to_the_page_that_gets_the_pub_running(
@@ -216,6 +215,38 @@ def test_the_main_button_leads_to_the_page_that_gets_the_pub_running(
     identity = "@a=.ed25519" if started else ""
     bot = make.bot(rung=rung, paid_status=paid_status, subscription_id=subscription, ssb_id=identity)
     assert f'<button id="pay" class="big" form="{leads_to}-form">{words}</button>' in page(client, bot)
+
+
+def test_a_paused_pub_offers_an_address_to_write_to_and_no_button_that_can_not_work(
+    client: Client, make: Maker, settings: Any
+) -> None:
+    make.prices()
+    settings.CONTACT_EMAIL = "help@pubs.example"
+    bot = make.bot(rung="suspended", paid_status="paused", subscription_id="sub_1")
+    text = page(client, bot)
+    assert 'id="pay"' not in text and '<a href="mailto:help@pubs.example">Write to us</a> to have' in text
+    assert "Next: write to us." in client.get(reverse("pubs:list")).content.decode()
+
+
+def test_a_cancelled_pub_can_be_kept_and_no_other(client: Client, make: Maker) -> None:
+    keep = '<button id="keep" class="quiet small" form="portal-form">Keep it</button>'
+    assert keep in page(client, make.bot(paid=True, rung="ending", **ACTIVE, **ENDS))
+    assert keep not in page(client, make.bot(paid=True, rung="paid", **ACTIVE))
+
+
+def test_a_first_payment_that_is_not_finished_shows_no_price_as_if_it_were_paid(client: Client, make: Maker) -> None:
+    make.prices()
+    bought = {"price_id": "price_pub-monthly-1gb", "subscription_id": "sub_1"}
+    assert "1 GB for €9 a month." in page(client, make.bot(paid=True, rung="paid", paid_status="active", **bought))
+    begun = page(client, make.bot(paid_status="incomplete", **bought))
+    assert "The first payment is not finished." in begun and "1 GB for €9" not in begun
+
+
+def test_the_landing_page_states_the_ladder(client: Client, db: None, settings: Any) -> None:
+    settings.GRACE_DAYS, settings.KEPT_DAYS = 11, 1
+    text = client.get("/").content.decode()
+    assert "it runs on for up to 11 days while we try again" in text
+    assert "everything in it is kept for 1 day: pay again in that time" in text
 
 
 def test_only_a_subscriber_gets_to_the_portal(client: Client, make: Maker) -> None:

@@ -55,7 +55,8 @@ function replace(old, fresh) {
   old.replaceWith(fresh);
   if (!focused) return;
   // The button that was pressed may be gone, like Stop after stopping: the next one takes its place.
-  (document.getElementById(focused) ?? fresh.querySelector(".actions button"))?.focus({ preventScroll: true });
+  // Not one that is folded away, which takes no focus.
+  (document.getElementById(focused) ?? fresh.querySelector(".state > .actions button"))?.focus({ preventScroll: true });
 }
 
 async function lookAgain() {
