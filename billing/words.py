@@ -64,7 +64,6 @@ def _and_so(bot: Bot) -> str:
 
 def dates(bot: Bot) -> list[tuple[str, datetime]]:
     """Every date that matters, with its label, in the order in which they come."""
-    owes = bot.rung in (Rung.GRACE, Rung.SUSPENDED)
     comped = bot.comped_until if bot.comped_until and bot.comped_until > timezone.now() else None
     found = [
         ("Payment failed", bot.unpaid_since),
