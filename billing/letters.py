@@ -1,5 +1,6 @@
 """What owners are mailed about the payment of their pub: one mail for each step of the ladder, in words of mailer."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -10,35 +11,46 @@ from billing.words import kept_until, next_try, why, words
 from mailer import messages
 from pubs.models import Bot
 
+# Stripe's dates do so between two readings.
+WAVERS = timedelta(hours=1)
+
 
 def write(bot: Bot, standing: Standing) -> str:
     """Mail the owner what the standing says that they must know; the answer is what they know by now.
 
-    The bot's row remembers it, for the outbox forgets what was sent long ago. A date that moves within an hour, as
-    Stripe's do between two readings, is no news. To the owner of a lost pub no mail may promise that a payment starts
-    it: what was not told before is told in other words, and in its own when the pub is restored.
+    The bot's row remembers it, for the outbox forgets what was sent long ago. A date that moves by less than an hour is
+    no news. To the owner of a lost pub no mail may promise that a payment starts it: what was not told before is told
+    in other words, and in its own when the pub is restored.
     """
     if standing.step is None or standing.step_about is None:
         return bot.told_payment
     # Of a payment page that was left, owners are reminded once, however often they leave it.
-    date = "" if standing.step == Step.PAY_REMINDER else f" {standing.step_about:%Y-%m-%dT%H}"
-    news = f"{standing.step}{date}"
-    waits = bool(bot.lost_at) and standing.step != Step.DELETED and news != bot.told_payment
+    date = "" if standing.step == Step.PAY_REMINDER else f"{standing.step_about.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
+    news = f"{standing.step} {date}".strip()
+    waits = bool(bot.lost_at) and standing.step != Step.DELETED and not _is_told(bot, news)
     if waits:
         news = f"lost {news}"
-    if news != bot.told_payment:
-        about = {
-            "key": f"{'lost ' if waits else ''}{standing.step}:{bot.pk}:{date.strip()}",
-            "to": bot.owner.email,
-            "name": bot.owner.name,
-            "pub_name": bot.name,
-            "url": settings.SITE_URL + bot.get_absolute_url(),
-        }
-        if waits:
-            messages.waits_for_restore(**about, words=words(bot))
-        else:
-            _mail(bot, standing, about)
+    if _is_told(bot, news):
+        return bot.told_payment
+    about = {
+        "key": f"{'lost ' if waits else ''}{standing.step}:{bot.pk}:{date}",
+        "to": bot.owner.email,
+        "name": bot.owner.name,
+        "pub_name": bot.name,
+        "url": settings.SITE_URL + bot.get_absolute_url(),
+    }
+    if waits:
+        messages.waits_for_restore(**about, words=words(bot))
+    else:
+        _mail(bot, standing, about)
     return news
+
+
+def _is_told(bot: Bot, news: str) -> bool:
+    if news == bot.told_payment:
+        return True
+    (says, _, date), (said, _, was) = news.rpartition(" "), bot.told_payment.rpartition(" ")
+    return says == said != "" and abs(datetime.fromisoformat(date) - datetime.fromisoformat(was)) < WAVERS
 
 
 def _mail(bot: Bot, standing: Standing, about: dict[str, Any]) -> None:

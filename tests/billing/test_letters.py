@@ -72,6 +72,18 @@ def test_a_date_that_wavers_by_seconds_is_no_news(owner: Owner) -> None:
     assert owner.mails() == ["payment_failed"]
 
 
+def test_a_date_that_wavers_over_the_full_hour_is_no_news(owner: Owner) -> None:
+    for seconds in (0, 2, 0):
+        owner.hear("past_due", unpaid_since=START + timedelta(minutes=54, seconds=59 + seconds))
+    assert owner.mails() == ["payment_failed"]
+
+
+def test_a_date_that_moves_by_hours_is_news(owner: Owner) -> None:
+    for hours in (0, 1):
+        owner.hear("past_due", unpaid_since=START + timedelta(hours=hours))
+    assert owner.mails() == ["payment_failed", "payment_failed"]
+
+
 def test_a_grace_that_staff_extend_is_told_anew_and_the_same_one_again_is_not(owner: Owner, make: Maker) -> None:
     owner.hear("past_due", unpaid_since=START)
     for _ in range(2):
@@ -145,6 +157,13 @@ def test_the_owner_of_a_lost_pub_is_promised_no_start_before_it_is_restored(owne
     for days in (15, 15.1):
         owner.hear("past_due", days, unpaid_since=START)
     assert owner.mails() == ["lost payment_failed", "lost suspended", "suspended"]
+
+
+def test_the_owner_of_a_lost_pub_is_reminded_of_its_payment_once(owner: Owner) -> None:
+    Bot.objects.update(lost_at=START, asked_at=START)
+    for days in (2, 3):
+        owner.hear("incomplete", days)
+    assert owner.mails() == ["lost pay_reminder"]
 
 
 def test_what_was_told_before_a_pub_was_lost_is_not_told_again(owner: Owner) -> None:
