@@ -5,10 +5,12 @@ checks.js holds the rules that we can check by ourselves. For more, `npm pack ax
 """
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, expect
 
 from accounts.models import User
@@ -133,6 +135,19 @@ def test_focus_moves_on_when_its_button_goes(page: Page, running_pub: Bot) -> No
     other.goto(running_pub.get_absolute_url())
     other.locator("#stop").click()
     expect(page.locator(".badge.when-fresh")).to_have_text("stopped")
+    expect(page.locator("#start")).to_be_focused()
+
+
+def test_focus_never_moves_to_a_button_that_is_folded_away(page: Page, running_pub: Bot) -> None:
+    until = timezone.now() + timedelta(days=30)
+    Bot.objects.update(rung="comped", comped_until=until, runs_until=until)
+    page.goto(running_pub.get_absolute_url())
+    expect(page.locator("#link")).to_have_text("live")
+    expect(page.locator("#pay")).to_be_hidden()
+    page.locator("#stop").focus()
+    other = page.context.new_page()
+    other.goto(running_pub.get_absolute_url())
+    other.locator("#stop").click()
     expect(page.locator("#start")).to_be_focused()
 
 
