@@ -100,7 +100,7 @@ class Facts:
     status: str = ""  # Stripe's word for the subscription that counts; nothing if there never was one
     until: datetime | None = None  # the end of the period, or when the subscription ended or will
     ends: bool = False  # cancelled: nothing is charged after `until`
-    unpaid_since: datetime | None = None  # since when an invoice is open
+    unpaid_since: datetime | None = None  # since when an invoice is open, or was when the subscription ended
     grace_until: datetime | None = None  # staff's word
     comped_until: datetime | None = None  # staff's word
     asked_at: datetime | None = None  # when its owner last opened the payment page
@@ -146,8 +146,13 @@ def stand(facts: Facts, now: datetime, terms: Terms) -> Standing:
 
 
 def must_end(facts: Facts, rung: Rung) -> bool:
-    """Whether its subscription lives although nothing may be charged for it any more."""
-    return bool(facts.deleted_at or rung == Rung.OVER) and facts.status in ALIVE
+    """Whether its subscription lives although nothing may be charged for it any more.
+
+    One whose first payment is on its way is how a pub that is over comes back.
+    """
+    if facts.status not in ALIVE:
+        return False
+    return bool(facts.deleted_at) or (rung == Rung.OVER and MEANINGS[facts.status].started)
 
 
 def _end(facts: Facts, terms: Terms) -> _End | None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from billing import alarms, gateway, ladder, letters
-from billing.gateway import Reading, Refunded, Refused
+from billing.gateway import PaymentTrouble, Reading, Refunded, Refused, Unreachable
 from billing.ladder import ALIVE, MEANINGS, Facts, Rung, Terms, stand
 from billing.money import money
 from billing.words import words as how_it_stands
@@ -28,9 +28,10 @@ log = logging.getLogger("billing")
 REST = timedelta(minutes=10)
 # Nobody reads these on a page, and they move no pub.
 UNSHOWN = {"paid_seen_at", "due_at", "told_payment"}
-SOLD_TWICE = "A second subscription was made for this pub. It is ended, and what it charged is given back."
-OUTLIVED = "An old subscription of this pub, whose payment had failed, is ended: a newer one is paid."
+SOLD_TWICE = "A second subscription was made for this pub. It is ended."
+OUTLIVED = "An old subscription of this pub is ended: a newer one has taken its place."
 AFTER_DELETION = "It was paid after the pub was deleted."
+PAID_AT_ITS_END = "It was paid in the moment in which its subscription was ended. Give the money back, or comp the pub."
 
 ALREADY_PAID = "This pub has a subscription already. Card, invoices and cancellation are behind “Payment and invoices”."
 
@@ -146,26 +147,30 @@ def _end_surplus(bot: Bot, extra: Reading, chosen: Reading) -> None:
     one whose payments failed charged for time in which the pub ran: that stays paid. One that was begun and left, or is
     paused, is nobody's concern.
     """
+    meaning = MEANINGS[extra.status]
     sold_twice = (extra.created, extra.subscription_id) > (chosen.created, chosen.subscription_id)
     went_back = ""
     if sold_twice:
         went_back = _give_back(bot, lambda: gateway.refund_newest(extra.subscription_id, "duplicate"))
     ids = f"It has two subscriptions: {extra.subscription_id} is cancelled, {chosen.subscription_id} stays."
-    with transaction.atomic():
-        if remark(bot.pk, SOLD_TWICE if sold_twice else OUTLIVED, key=f"second:{extra.subscription_id}"):
-            alarms.about_bot(bot, f"second:{extra.subscription_id}", f"{ids} {went_back}".strip())
+    if meaning.runs or meaning.owes:
+        with transaction.atomic():
+            if remark(bot.pk, SOLD_TWICE if sold_twice else OUTLIVED, key=f"second:{extra.subscription_id}"):
+                alarms.about_bot(bot, f"second:{extra.subscription_id}", f"{ids} {went_back}".strip())
     gateway.cancel(extra.subscription_id)
 
 
 def _end_for_good(bot: Bot, chosen: Reading) -> None:
     """End the subscription of a bot that is deleted or over. What was charged after the deletion goes back first."""
     if bot.deleted_at:
-        # Stripe tells moments in whole seconds.
-        for each in gateway.paid_invoices(bot, since=bot.deleted_at.replace(microsecond=0)):
+        for each in gateway.paid_invoices(bot, since=bot.deleted_at):
             _give_back_late(bot, each.id)
     gateway.cancel(chosen.subscription_id)
     if after := gateway.read_subscription(chosen.subscription_id):
         _record_chosen(bot.pk, after)
+    for each in gateway.paid_invoices(bot, since=chosen.seen_at):
+        if each.left:
+            alarms.about_bot(bot, f"late:{each.id}", PAID_AT_ITS_END)
 
 
 def _give_back_late(bot: Bot, invoice_id: str) -> None:
@@ -179,8 +184,12 @@ def _give_back(bot: Bot, give: Callable[[], Refunded | None]) -> str:
     """What became of it, for staff. A refusal must not keep a subscription alive, which would charge again."""
     try:
         back = give()
+    except Unreachable:
+        raise
     except Refused as refusal:
         return f"What it charged could not be given back: {refusal}"
+    except PaymentTrouble:
+        return "What it charged could not be given back: what Stripe said is in the log."
     if back is None:
         return "It charged nothing."
     remark(bot.pk, given_back(back.amount, back.currency), key=back.id)
@@ -274,8 +283,8 @@ def comp(bot_id: UUID, until: datetime | None, words: str, by: User) -> None:
         _set(bot, words, by, comped_until=until)
 
 
-def extend_grace(bot_id: UUID, until: datetime | None, words: str, by: User) -> None:
-    """Staff give a bot whose payment failed time until a moment; None takes it back."""
+def extend_grace(bot_id: UUID, until: datetime, words: str, by: User) -> None:
+    """Staff give a bot whose payment failed time until a moment."""
     with transaction.atomic():
         _set(Bot.objects.select_for_update().get(pk=bot_id), words, by, grace_until=until)
 

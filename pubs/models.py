@@ -125,7 +125,7 @@ class Bot(models.Model):
     paid_seen_at = models.DateTimeField(null=True, blank=True, help_text="when Stripe was last read")
     subscription_id = models.CharField(max_length=255, blank=True, db_index=True)
     price_id = models.CharField(max_length=255, blank=True, help_text="Stripe's id of what is paid for")
-    unpaid_since = models.DateTimeField(null=True, blank=True, help_text="since when an invoice is open")
+    unpaid_since = models.DateTimeField(null=True, blank=True, help_text="since when it owes, or owed at its end")
     retry_at = models.DateTimeField(null=True, blank=True, help_text="when Stripe tries the card again")
     asked_at = models.DateTimeField(null=True, blank=True, help_text="when its owner last opened the payment page")
     comped_until = models.DateTimeField(null=True, blank=True, help_text="staff let it run until then, paid or not")

@@ -51,12 +51,14 @@ class Refunded:
 
 
 def paid_invoices(bot: Bot, since: datetime | None = None) -> list[PaidInvoice]:
-    """What was charged for all subscriptions of a bot, newest first; of invoices that were made since then, if told."""
-    newer: Any = {"created": {"gte": int(since.timestamp())}} if since else {}
+    """What was charged for all subscriptions of a bot, newest invoice first; what was paid since then, if told."""
+    # Stripe tells moments in whole seconds.
+    after = int(since.timestamp()) if since else 0
     found: list[Any] = []
     for each in subscriptions_of(bot):
         with told():
-            found += stripe.Invoice.list(subscription=each.subscription_id, status="paid", limit=NEWEST, **newer).data
+            listed = stripe.Invoice.list(subscription=each.subscription_id, status="paid", limit=NEWEST).data
+        found += [invoice for invoice in listed if invoice["status_transitions"]["paid_at"] >= after]
     found.sort(key=lambda invoice: invoice["created"], reverse=True)
     with told():
         return [paid for invoice in found[:NEWEST] if (paid := _paid_invoice(invoice))]

@@ -1,9 +1,11 @@
 """What Stripe knows of subscriptions."""
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +23,8 @@ class Reading:
 
     `until` is the end of its period, or when it ended or will. `memory_gb` is the size that its price is for, None for
     a price that is none of ours. `seen_at` is a moment before Stripe was asked: whatever happened until then is in the
-    reading. What its open invoices say, `with_invoices` adds: since when one is open, and when its card is tried again.
+    reading. What its invoices say, `with_invoices` adds: since when it owes, or owed when it ended, and when its card
+    is tried again.
     """
 
     bot_id: UUID
@@ -37,7 +40,7 @@ class Reading:
     retry_at: datetime | None = None
 
 
-# In these an invoice may be open.
+# In these an invoice may be open, or may have been when it ended.
 MAY_OWE = ("past_due", "unpaid", "canceled")
 
 
@@ -45,21 +48,22 @@ def reading(data: Any, seen_at: datetime) -> Reading | None:
     """What a subscription as Stripe shows it means to us, or None if it is for no bot.
 
     Periods stand on the items since API 2025-03-31. The portal ends a subscription by `cancel_at` alone, the API by
-    `cancel_at_period_end` too.
+    `cancel_at_period_end` too. One that ends in a later period is charged again before that: it does not end yet.
     """
     about = bot_id(data)
     if about is None:
         return None
     item = data["items"]["data"][0]
-    ends = [data[name] for name in ("ended_at", "cancel_at") if data[name]]
-    until = min(ends, default=item["current_period_end"])
+    period_end = item["current_period_end"]
+    cancel_at = data["cancel_at"] if data["cancel_at"] and data["cancel_at"] <= period_end else None
+    until = min(filter(None, (data["ended_at"], cancel_at)), default=period_end)
     size = note(item["price"], "memory_gb")
     return Reading(
         bot_id=about,
         subscription_id=data["id"],
         status=data["status"],
         until=moment(until) if until else None,
-        ends=bool(data["cancel_at_period_end"] or data["cancel_at"]),
+        ends=bool(data["cancel_at_period_end"] or cancel_at),
         created=moment(data["created"]),
         seen_at=seen_at,
         price_id=item["price"]["id"],
@@ -69,20 +73,32 @@ def reading(data: Any, seen_at: datetime) -> Reading | None:
 
 
 def with_invoices(read: Reading) -> Reading:
-    """The same with what its open invoices say, asked from Stripe only where there may be some."""
+    """The same with what its invoices say, asked from Stripe only where one may be open.
+
+    Of one that has ended, what was open at its end counts for ever: its owner was told dates by that, and to pay it
+    later must not change them. An open invoice that is older than a paid one counts no more: by the later one Stripe
+    takes the subscription for paid.
+    """
     if read.status not in MAY_OWE:
         return read
+    ended = read.until.timestamp() if read.status == "canceled" and read.until else math.inf
     with told():
-        listed = stripe.Invoice.list(subscription=read.subscription_id, status="open", limit=100)
-        invoices = [each for each in listed.auto_paging_iter() if each["attempted"]]
-    if not invoices:
+        newest_first = stripe.Invoice.list(subscription=read.subscription_id).auto_paging_iter()
+        newer = list(takewhile(lambda each: not _happened(each, "paid_at", ended), newest_first))
+    owed = [each for each in newer if each["attempted"] and not _happened(each, "voided_at", ended)]
+    if not owed:
         return read
-    tries = [each["next_payment_attempt"] for each in invoices if each["next_payment_attempt"]]
+    tries = [each["next_payment_attempt"] for each in owed if each["next_payment_attempt"]]
     return replace(
         read,
-        unpaid_since=moment(min(each["created"] for each in invoices)),
+        unpaid_since=moment(min(each["created"] for each in owed)),
         retry_at=moment(min(tries)) if tries else None,
     )
+
+
+def _happened(invoice: Any, what: str, before: float) -> bool:
+    at = invoice["status_transitions"][what]
+    return at is not None and at <= before
 
 
 def read_subscription(subscription_id: str) -> Reading | None:

@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="bot",
             name="unpaid_since",
-            field=models.DateTimeField(blank=True, help_text="since when an invoice is open", null=True),
+            field=models.DateTimeField(blank=True, help_text="since when it owes, or owed at its end", null=True),
         ),
         migrations.RunPython(look_at_what_is_paid, migrations.RunPython.noop),
         migrations.CreateModel(

@@ -220,6 +220,15 @@ def test_a_subscription_that_lives_on_without_a_pub_is_looked_at_until_it_has_en
     assert not must_end(Facts(status="canceled", deleted_at=NOW), Rung.KEPT)
 
 
+@pytest.mark.parametrize("over", [{"comped_until": NOW - 61 * DAY}, {"comped_until": NOW - 300 * DAY}])
+def test_a_pub_that_is_over_may_be_paid_for_while_the_bank_asks_its_owner(over: dict[str, datetime]) -> None:
+    facts = Facts(status="incomplete", until=NOW + 30 * DAY, **over)
+    seen = stand(facts, NOW, TERMS)
+    assert seen.rung == Rung.OVER and not must_end(facts, seen.rung)
+    assert seen.due_at is None, "Stripe lets it expire by itself"
+    assert must_end(replace(facts, deleted_at=NOW), Rung.OVER)
+
+
 def test_what_is_no_longer_kept_is_charged_no_more() -> None:
     facts = Facts(status="past_due", until=NOW - 60 * DAY, unpaid_since=NOW - 90 * DAY)
     seen = stand(facts, NOW, TERMS)
@@ -335,8 +344,9 @@ def test_stripe_giving_up_breaks_no_promise_to_keep(facts: Facts, now: datetime)
     promised = seen.runs_until + TERMS.kept if seen.runs_until else seen.kept_until
     assert promised
     for status in ("unpaid", "canceled", "paused"):
-        kept = stand(replace(owed, status=status), now, TERMS).kept_until
-        assert kept is None or kept >= promised
+        after = stand(replace(owed, status=status), now, TERMS)
+        assert after.kept_until is None or after.kept_until >= promised
+        assert after.runs or not (owed.grace_until and now < owed.grace_until), "staff's word holds"
 
 
 @UNHURRIED

@@ -44,6 +44,15 @@ def given_back(stripe: RunningLocalStripe) -> list[tuple[int, str]]:
     return [(each["amount"], each["reason"]) for each in stripe.app.store.all("refund")]
 
 
+def pay_what_is_open(stripe: RunningLocalStripe) -> None:
+    """The bank lets through what it declined."""
+    for card in stripe.app.store.all("payment_method"):
+        card["_fails"] = ""
+    for invoice in stripe.app.store.all("invoice"):
+        if invoice["status"] == "open":
+            sdk.Invoice.pay(invoice["id"])
+
+
 def history(customer: Customer) -> list[str]:
     return list(customer.bot.payment_changes.order_by("pk").values_list("words", flat=True))
 
@@ -118,6 +127,31 @@ def test_what_stripe_refuses_to_give_back_is_cancelled_all_the_same_and_staff_ar
     assert subscriptions(stripe) == ["active", "canceled"]
     [alarm] = alarms(staff)
     assert "charged back" in alarm
+    assert paid.SOLD_TWICE in history(paid_twice) and not any("given back" in words for words in history(paid_twice))
+
+
+def test_with_a_key_that_may_not_give_back_it_is_cancelled_all_the_same_and_staff_are_told(
+    paid_twice: Customer, stripe: RunningLocalStripe, staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(**asked: Any) -> None:
+        raise sdk.PermissionError("This key may not make refunds.")
+
+    monkeypatch.setattr(sdk.Refund, "create", forbidden)
+    paid.look(paid_twice.bot.pk)
+    assert subscriptions(stripe) == ["active", "canceled"]
+    [alarm] = alarms(staff)
+    assert "could not be given back" in alarm
+
+
+@pytest.mark.parametrize("status", ["incomplete", "paused"])
+def test_one_that_was_begun_and_left_or_is_paused_is_ended_and_nobody_is_bothered(
+    paid_twice: Customer, stripe: RunningLocalStripe, staff: User, status: str
+) -> None:
+    stripe.app.store.all("subscription")[0]["status"] = status
+    paid.look(paid_twice.bot.pk)
+    assert subscriptions(stripe) == ["canceled", "active"]
+    assert (alarms(staff), given_back(stripe)) == ([], [])
+    assert paid.OUTLIVED not in history(paid_twice)
 
 
 @pytest.mark.usefixtures("one_clock")
@@ -180,6 +214,44 @@ def test_a_renewal_after_the_pub_was_deleted_is_given_back_and_what_was_used_is_
     [refund] = stripe.app.store.all("refund")
     [_, second] = stripe.app.store.all("invoice")
     assert refund["metadata"]["invoice"] == second["id"]
+
+
+@pytest.mark.usefixtures("one_clock")
+def test_what_was_owed_before_the_pub_was_deleted_and_paid_after_it_is_given_back(
+    alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    alice.come_back(alice.pay())
+    stripe.change_card(alice.open_portal(), "4000000000000341")
+    stripe.advance(32 * DAY)
+    Bot.objects.update(deleted_at=timezone.now())
+    stripe.advance(60)
+    pay_what_is_open(stripe)
+    jobs.look_at_due()
+    assert subscriptions(stripe) == ["canceled"]
+    [refund] = stripe.app.store.all("refund")
+    assert refund["metadata"]["invoice"] == stripe.app.store.all("invoice")[1]["id"]
+
+
+@pytest.mark.usefixtures("one_clock")
+def test_staff_are_told_of_a_payment_in_the_moment_in_which_its_subscription_is_ended(
+    alice: Customer, stripe: RunningLocalStripe, staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = gateway.cancel
+
+    def just_too_late(subscription_id: str) -> None:
+        pay_what_is_open(stripe)
+        real(subscription_id)
+
+    stripe.after_retries("unpaid")
+    alice.come_back(alice.pay())
+    stripe.change_card(alice.open_portal(), "4000000000000341")
+    stripe.advance(110 * DAY)
+    monkeypatch.setattr(gateway, "cancel", just_too_late)
+    for _ in range(2):
+        paid.look(alice.bot.pk)
+    assert (subscriptions(stripe), given_back(stripe)) == (["canceled"], [])
+    [alarm] = alarms(staff)
+    assert paid.PAID_AT_ITS_END in alarm
 
 
 @pytest.mark.usefixtures("one_clock")
