@@ -206,8 +206,6 @@ def measure_webhooks(pairs: int, figures: Figures) -> None:
         raise BenchError(f"The webhooks did not do what they should: {rungs}.")
     for kind, took in times.items():
         figures.add(f"webhook {kind}", took["ours"], took["bare"])
-    for kind in (UPDATED, INVOICE_PAID):
-        took = times[kind]
         figures.aim(f"p95 of webhook {kind}, ours / bare", p95(took["ours"]) / p95(took["bare"]), WEBHOOK_RATIO)
 
 

@@ -20,25 +20,22 @@ from pubs.models import Bot
 WAITING = (Rung.NEW, Rung.GRACE, Rung.SUSPENDED, Rung.KEPT)
 # Who signs in again within it has not paid in between.
 SEEN_LATELY = timedelta(seconds=20)
-# All is compared after this hour (UTC), when few are awake. A run of that may take longer than other jobs.
+# All is compared after this hour (UTC), when few are awake.
 NIGHT = 3
-LIMIT = 9 * 60  # seconds, less than from one `compare_at_night` to the next
 
 
 @shared_task(name="billing.look_again")
 def look_again(bot_id: str) -> None:
-    with suppress(Unreachable):
-        sweeps.look_at([UUID(bot_id)])
+    sweeps.look_at([UUID(bot_id)])
 
 
-@shared_task(name="billing.look_at_waiting")
+@shared_task(name="billing.look_at_waiting", time_limit=sweeps.LIMIT)
 def look_at_waiting(user_id: int) -> None:
     """An owner has signed in whose pub waits for a payment: it may have come without our being told."""
     lately = Q(paid_seen_at__gt=timezone.now() - SEEN_LATELY)
     never_went_to_pay = Q(asked_at=None, subscription_id="")
     waiting = Bot.objects.alive().filter(owner_id=user_id, rung__in=WAITING).exclude(lately).exclude(never_went_to_pay)
-    with suppress(Unreachable):
-        sweeps.look_at(list(waiting.values_list("pk", flat=True)[: sweeps.LOOKS_A_RUN]))
+    sweeps.look_at(list(waiting.values_list("pk", flat=True)[: sweeps.LOOKS_A_RUN]))
 
 
 @shared_task(name="billing.hear_of_money")
@@ -48,26 +45,25 @@ def hear_of_money(kind: str, subject: str) -> None:
         money_back.hear(kind, subject)
 
 
-@shared_task(name="billing.look_at_due")
+@shared_task(name="billing.look_at_due", time_limit=sweeps.LIMIT)
 def look_at_due() -> None:
     """The clock says that something changes for these bots: Stripe is asked first, for they may have paid."""
-    with suppress(Unreachable):
-        sweeps.look_at(paid.take_due(sweeps.LOOKS_A_RUN))
+    sweeps.look_at(paid.take_due(sweeps.LOOKS_A_RUN))
 
 
-@shared_task(name="billing.read_events", time_limit=LIMIT)
+@shared_task(name="billing.read_events", time_limit=sweeps.LIMIT)
 def read_events() -> None:
     with suppress(Unreachable):
         sweeps.read_events()
 
 
-@shared_task(name="billing.compare_all", time_limit=LIMIT)
+@shared_task(name="billing.compare_all", time_limit=sweeps.LIMIT)
 def compare_all() -> None:
     with suppress(Unreachable):
         sweeps.compare_all()
 
 
-@shared_task(name="billing.compare_at_night", time_limit=LIMIT)
+@shared_task(name="billing.compare_at_night", time_limit=sweeps.LIMIT)
 def compare_at_night() -> None:
     """Compare all once a night; what broke off is done again by the next run."""
     now = timezone.now()

@@ -174,9 +174,7 @@ def _end_for_good(bot: Bot, chosen: Reading) -> None:
 
 
 def _give_back_late(bot: Bot, invoice_id: str) -> None:
-    went_back = _give_back(
-        bot, lambda: gateway.refund(invoice_id, "requested_by_customer", AFTER_DELETION, once="after its deletion")
-    )
+    went_back = _give_back(bot, lambda: gateway.refund(invoice_id, "requested_by_customer", AFTER_DELETION))
     alarms.about_bot(bot, f"late:{invoice_id}", f"It was paid after it was deleted. {went_back}")
 
 

@@ -29,11 +29,12 @@ COMP_DAYS_MAX = 3 * 366
 GRACE_DAYS_MAX = 90
 
 AWAY = "Stripe can't be reached just now. Try again in a minute."
+REFUSES = "Stripe refuses: what it said is in the log."
 MAYBE = (
     "Stripe did not answer, so we don't know whether the money went back. Send this form again as it is: it gives the "
     "money back once, however often it is sent."
 )
-STILL_LIVES = "Stripe did not answer when its subscription should end: do that again."
+STILL_LIVES = "Its subscription did not end."
 
 REASONS = [
     ("requested_by_customer", "The customer asked for it"),
@@ -51,13 +52,15 @@ def look_at_stripe(bot: Bot) -> str:
     """Ask Stripe about a bot now."""
     try:
         paid.look(bot.pk)
-    except Unreachable as error:
-        raise NotNow(AWAY) from error
-    except PaymentTrouble as error:
-        raise NotNow(f"Stripe refuses to tell about {bot}: what it said is in the log.") from error
+    except PaymentTrouble as trouble:
+        raise NotNow(_why(trouble)) from trouble
     bot.refresh_from_db()
     says = f"“{bot.paid_status}”" if bot.paid_status else "nothing of a subscription"
     return f"Stripe says {says}. {bot}: {standing(bot)}."
+
+
+def _why(trouble: PaymentTrouble) -> str:
+    return AWAY if isinstance(trouble, Unreachable) else REFUSES
 
 
 def _at(moment: datetime) -> str:
@@ -174,8 +177,8 @@ class EndSubscription(MoneyDeed):
     def do(self, by: User) -> str:
         try:
             _end_subscription(self.row, self.cleaned_data["words"], by)
-        except PaymentTrouble as error:
-            raise ValidationError(AWAY) from error
+        except PaymentTrouble as trouble:
+            raise ValidationError(_why(trouble)) from trouble
         return self.done("The subscription has ended.")
 
 
@@ -196,10 +199,12 @@ class Refund(MoneyDeed):
 
     def __init__(self, row: Bot, data: Any = None) -> None:
         super().__init__(row, data)
+        # A form that is sent again may be about what its first sending gave back.
+        sent = data is not None
         try:
-            self.invoices = {each.id: each for each in gateway.paid_invoices(row) if each.left}
-        except PaymentTrouble as error:
-            raise NotNow(AWAY) from error
+            self.invoices = {each.id: each for each in gateway.paid_invoices(row) if each.left or sent}
+        except PaymentTrouble as trouble:
+            raise NotNow(_why(trouble)) from trouble
         if not self.invoices:
             raise NotNow(f"There is nothing to give back: nothing was paid for {row}, or all of it was given back.")
         choices = [(each.id, _choice(each)) for each in self.invoices.values()]
@@ -239,8 +244,8 @@ class Refund(MoneyDeed):
             return ""
         try:
             _end_subscription(self.row, self.cleaned_data["words"], by)
-        except PaymentTrouble:
-            return f" {STILL_LIVES}"
+        except PaymentTrouble as trouble:
+            return f" {STILL_LIVES} {_why(trouble)}"
         return " The subscription has ended."
 
 
@@ -255,8 +260,9 @@ def _units(invoice: PaidInvoice, value: Decimal | None) -> int | None:
     if value is None:
         return None
     amount = units(value, invoice.currency)
-    if not 0 < amount <= invoice.left:
-        raise ValueError(f"It must be between nothing and {money(invoice.left, invoice.currency)}, which is left.")
+    # Whether so much is left Stripe says: here it may be gone by an earlier sending of the same form.
+    if not 0 < amount <= invoice.amount:
+        raise ValueError(f"It must be between nothing and {money(invoice.amount, invoice.currency)}, which was paid.")
     return amount
 
 

@@ -3,11 +3,13 @@ time, and with all that it charges for, each night.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import takewhile
 from uuid import UUID
 
+from django.core.cache import cache
 from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
@@ -15,19 +17,24 @@ from djstripe.models import Event
 
 from billing import alarms, gateway, money_back, paid
 from billing.gateway import Happening, Missing, Reading, Unreachable
-from billing.ladder import ALIVE
+from billing.ladder import ALIVE, MEANINGS
 from billing.models import Sweep
 from pubs.models import Bot
 
 log = logging.getLogger("billing")
 
+LIMIT = 9 * 60  # seconds that a run may take, less than from one `compare_at_night` to the next
 LOOKS_A_RUN = 100
+# Once so many looks in a row failed, it is Stripe that is away, not one object of its that it can't show.
+IN_A_ROW = 3
 # Stripe tells moments in whole seconds, and its clock is not ours.
 CLOCKS_DIFFER = timedelta(seconds=5)
 # So long one event may come to light after another that is younger. Then, too, its webhook should have come.
 OVERLAP = timedelta(seconds=60)
 # Stripe forgets events after 30 days.
 FORGOTTEN = timedelta(days=29)
+# Events that were not read for so long wait for a person.
+LATE = timedelta(hours=1)
 KEPT = timedelta(days=90)
 WORDS_KEPT = 100
 
@@ -35,19 +42,40 @@ WORDS_KEPT = 100
 def look_at(bots: list[UUID]) -> None:
     """Look at each. One that can't be read hides no other: it rests, and staff are told.
 
-    With Stripe out of reach, all that are left wait for the next run, and nobody is suspended meanwhile.
+    With Stripe out of reach, all that are left wait for the next run, and nobody is suspended meanwhile. Those for
+    which it had no answer come last in that run, so that they hold up nobody.
     """
+    unanswered: list[UUID] = []
+    in_a_row = 0
     for number, bot_id in enumerate(bots):
         try:
             paid.look(bot_id)
+            in_a_row = 0
         except Unreachable:
-            paid.look_soon(bots[number:])
-            raise
+            unanswered.append(bot_id)
+            in_a_row += 1
+            if in_a_row == IN_A_ROW:
+                paid.look_soon(bots[number + 1 :])
+                break
         except Exception as error:
+            in_a_row = 0
             log.exception("The payment of bot %s could not be looked at", bot_id)
             paid.look_later(bot_id)
             words = f"How it is paid could not be looked at: {type(error).__name__}: {error}"
             alarms.about_bot(Bot.objects.get(pk=bot_id), f"unread:{bot_id}:{timezone.now():%Y-%m-%d}", words)
+    paid.look_soon(unanswered)
+
+
+@contextmanager
+def alone(run: Sweep.Kind) -> Iterator[bool]:
+    """Whether no other run of this kind is on its way. One that is killed keeps others off as long as it might run."""
+    key = f"billing.sweep.{run}"
+    free = cache.add(key, 1, LIMIT)
+    try:
+        yield free
+    finally:
+        if free:
+            cache.delete(key)
 
 
 # --- What happened lately --------------------------------------------------------------------------------------------
@@ -55,10 +83,20 @@ def read_events() -> None:
     """Look again at whatever Stripe's newest events tell of, unless it was read after them.
 
     How far they were read is kept a page at a time, and moves on only after what they tell of was looked at. Where they
-    can't be followed, all is compared.
+    can't be followed, all is compared. Staff are told if they can't be read for long.
     """
-    now = timezone.now()
-    run = _run_of_events(now)
+    with alone(Sweep.Kind.EVENTS) as free:
+        if not free:
+            return
+        now = timezone.now()
+        run = _run_of_events(now)
+        try:
+            _follow(run, now)
+        finally:
+            _tell_if_late(run, now)
+
+
+def _follow(run: Sweep, now: datetime) -> None:
     if not run.cursor or run.read_until is None or now - run.read_until > FORGOTTEN:
         return _begin(run, now)
     looked = 0
@@ -75,6 +113,13 @@ def read_events() -> None:
     run.save()
 
 
+def _tell_if_late(run: Sweep, now: datetime) -> None:
+    if run.read_until and now - run.read_until > LATE:
+        words = f"They were last read to their end at {run.read_until:%H:%M} UTC on {run.read_until:%Y-%m-%d}."
+        page = reverse("admin:billing_sweep_changelist")
+        alarms.tell(f"late:{now:%Y-%m-%d}", "Stripe's list of events", words, page)
+
+
 def _run_of_events(now: datetime) -> Sweep:
     last = Sweep.objects.filter(kind=Sweep.Kind.EVENTS).first()
     if last and not last.differences:
@@ -87,8 +132,8 @@ def _run_of_events(now: datetime) -> Sweep:
 
 def _begin(run: Sweep, now: datetime) -> None:
     newest = gateway.newest_event()
-    if newest:
-        compare_all()
+    if newest and not compare_all():
+        return
     run.cursor, run.read_until, run.finished = newest, now, timezone.now()
     run.save()
 
@@ -108,12 +153,12 @@ def _read(run: Sweep, page: list[Happening], now: datetime) -> int:
 
 
 def _hear(told: Happening) -> None:
-    """One that can't be read must not hold up all that come after it."""
+    """One that can't be read must not hold up all that come after it, nor for long one that Stripe can't show."""
     try:
         money_back.hear(told.type, told.subject)
-    except Unreachable:
-        raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, Unreachable) and timezone.now() - told.at < LATE:
+            raise
         log.exception("What event %s tells of could not be read", told.id)
         words = f"{told.subject}, of which {told.type} tells, could not be read. Look at it in Stripe's dashboard."
         alarms.tell(f"unheard:{told.id}", "refunds and disputes", words, reverse("admin:billing_sweep_changelist"))
@@ -146,14 +191,24 @@ def _note_lost(run: Sweep, settled: list[Happening]) -> None:
 
 
 # --- All that is charged for -----------------------------------------------------------------------------------------
-def compare_all() -> Sweep:
-    """Compare all live subscriptions with our rows, a page of them at a time, and have each that differs looked at."""
-    run = Sweep.objects.create(kind=Sweep.Kind.ALL, started=timezone.now())
+def compare_all() -> bool:
+    """Compare all live subscriptions with our rows, a page of them at a time, and have each that differs looked at.
+
+    The answer is no where another run is on its way: a second one would only take Stripe's time.
+    """
+    with alone(Sweep.Kind.ALL) as free:
+        if free:
+            _compare_all(Sweep.objects.create(kind=Sweep.Kind.ALL, started=timezone.now()))
+    return free
+
+
+def _compare_all(run: Sweep) -> None:
     seen: set[str] = set()
     try:
-        for page in gateway.live_subscriptions():
+        for page, unread in gateway.live_subscriptions():
             _compare(run, page)
-            seen |= {each.subscription_id for each in page}
+            _note_unread(run, unread)
+            seen |= {each.subscription_id for each in page} | set(unread)
     except Unreachable:
         run.words = f"Stripe went out of reach after {run.looked} subscriptions.\n{run.words}"
         run.save()
@@ -164,7 +219,6 @@ def compare_all() -> Sweep:
     _report(run)
     _clear_old()
     look_at(paid.take_due(LOOKS_A_RUN))
-    return run
 
 
 def _compare(run: Sweep, page: list[Reading]) -> None:
@@ -172,6 +226,13 @@ def _compare(run: Sweep, page: list[Reading]) -> None:
     differs = [(each, words) for each in page if (words := difference(rows.get(each.bot_id), each))]
     run.looked += len(page)
     _heal(run, [each.bot_id for each, _ in differs], [words for _, words in differs])
+
+
+def _note_unread(run: Sweep, unread: list[str]) -> None:
+    """One that can't be read hides no other, and is told each night."""
+    run.looked += len(unread)
+    if unread:
+        _note(run, [f"{each} could not be read: the log says why." for each in unread])
 
 
 def difference(bot: Bot | None, reading: Reading) -> str:
@@ -182,6 +243,9 @@ def difference(bot: Bot | None, reading: Reading) -> str:
         return ""
     about = f"{bot.name} ({bot.pk})"
     if bot.subscription_id != reading.subscription_id:
+        if bot.subscription_id and _is_begun(reading):
+            # Its owner may be paying just now, or have given it up: what has not started counts beside no other.
+            return ""
         held = bot.subscription_id or "none"
         return f"{about}: Stripe has {reading.subscription_id}, {reading.status}; we hold {held}."
     pairs = {
@@ -195,6 +259,10 @@ def difference(bot: Bot | None, reading: Reading) -> str:
     if said:
         return f"{about}: at Stripe {', '.join(said)}."
     return f"{about}: {reading.subscription_id} lives, though nothing may be charged." if paid.must_end(bot) else ""
+
+
+def _is_begun(reading: Reading) -> bool:
+    return reading.status in MEANINGS and not MEANINGS[reading.status].started
 
 
 def _compare_rest(run: Sweep, seen: set[str]) -> None:

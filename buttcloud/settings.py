@@ -327,6 +327,12 @@ CONTACT_EMAIL = env.text("CONTACT_EMAIL", parseaddr(DEFAULT_FROM_EMAIL)[1])
 
 # --- Orchestrator --------------------------------------------------------------------------------------------------
 DEPLOYMENT = env.text("DEPLOYMENT", "buttcloud")
+# Docker's names have at most 63 characters, and `-pub-` and a bot's id follow it in those of the services.
+if len(DEPLOYMENT) > 22:
+    raise ImproperlyConfigured(f"DEPLOYMENT must have at most 22 characters, not {len(DEPLOYMENT)}.")
+# Under this name Stripe keeps which user a customer is: each deployment counts its users from 1, and many may share one
+# account. (Names there have at most 40 characters.)
+DJSTRIPE_SUBSCRIBER_CUSTOMER_KEY = f"{DEPLOYMENT}_user"
 SWARM = env.text("SWARM", "orchestrator.swarm.engine.EngineSwarm")
 MACHINES = env.text("MACHINES", "orchestrator.machines.local.LocalMachines")
 PUB_IMAGE = env.text("PUB_IMAGE") or ((VAR / "pub_image").read_text().strip() if (VAR / "pub_image").exists() else "")

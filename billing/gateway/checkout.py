@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.gateway.customers import customer_for, customers_of
-from billing.gateway.door import OUR_FAULT, Missing, PaymentTrouble, bot_id, id_of, key, note, told
+from billing.gateway.door import MARK, OUR_FAULT, Missing, PaymentTrouble, bot_id, id_of, key, note, told
 from billing.gateway.prices import offers
 from pubs.models import Bot
 
@@ -103,13 +103,14 @@ def _new_checkout(wish: dict[str, Any], newest: str) -> Any:
 
 def _checkout_wish(bot: Bot, customer_id: str, price_id: str) -> dict[str, Any]:
     here = settings.SITE_URL
+    ours = {MARK: settings.DEPLOYMENT, "bot": str(bot.id)}
     return {
         "mode": "subscription",
         "customer": customer_id,
         "client_reference_id": str(bot.id),
         "line_items": [{"price": price_id, "quantity": 1}],
-        "metadata": {"bot": str(bot.id), "price": price_id},
-        "subscription_data": {"metadata": {"bot": str(bot.id)}, "description": f"Pub {bot.name}"},
+        "metadata": ours | {"price": price_id},
+        "subscription_data": {"metadata": ours, "description": f"Pub {bot.name}"},
         "success_url": f"{here}{reverse('billing:return', args=[bot.id])}?session_id={{CHECKOUT_SESSION_ID}}",
         "cancel_url": f"{here}{bot.get_absolute_url()}",
         "allow_promotion_codes": True,

@@ -19,7 +19,8 @@ log = logging.getLogger("billing")
 TIMEOUT = (5.0, 10.0)
 RETRIES = 2
 
-# The word on what is this deployment's in Stripe: many may share one account.
+# The word on what is this deployment's in Stripe: many may share one account. Products and prices are the account's, so
+# that all who share it must have the same.
 MARK = "buttcloud"
 
 # Whether anything was charged nobody knows then: an answer can be lost.
@@ -89,6 +90,11 @@ def note(data: Any, name: str) -> str:
 def is_ours(data: Any) -> bool:
     """Whether something in Stripe belongs to this deployment."""
     return note(data, MARK) == settings.DEPLOYMENT
+
+
+def is_anothers(data: Any) -> bool:
+    """Whether something in Stripe bears the mark of another deployment."""
+    return note(data, MARK) not in ("", settings.DEPLOYMENT)
 
 
 def bot_id(data: Any) -> UUID | None:

@@ -67,16 +67,16 @@ def paid_invoices(bot: Bot, since: datetime | None = None) -> list[PaidInvoice]:
 def refund(invoice_id: str, reason: Reason, words: str, amount: int | None = None, once: str = "") -> Refunded:
     """Give back an amount of what was charged for an invoice, or all that is left of it.
 
-    With the same `once` it is given back once, however often this is asked; without it, once for as long as nothing
-    else was given back. Where all was given back already, that refund is the answer.
+    With the same `once` it is given back once, however often this is asked. Without it, once for as long as nothing
+    else was given back; and where all of it was, that refund is the answer.
     """
     with told():
         paid = _paid_invoice(stripe.Invoice.retrieve(invoice_id))
         if paid is None:
             raise Refused("No card was charged for this invoice.")
-        if amount is None and paid.left == 0:
+        if not once and amount is None and paid.left == 0:
             return _refunded(paid, _newest_refund(paid))
-        made = _ask(paid, reason, words, amount or paid.left, once)
+        made = _ask(paid, reason, words, amount, once)
     log.warning("Stripe gives back %s %s of invoice %s: %s", made.amount, made.currency, invoice_id, made.id)
     return made
 
@@ -111,11 +111,13 @@ def _paid_invoice(invoice: Any) -> PaidInvoice | None:
     return None
 
 
-def _ask(paid: PaidInvoice, reason: Reason, words: str, amount: int, once: str) -> Refunded:
+def _ask(paid: PaidInvoice, reason: Reason, words: str, amount: int | None, once: str) -> Refunded:
+    # Asked again it must be the same to the letter: so Stripe counts what is left.
+    so_much: Any = {} if amount is None else {"amount": amount}
     try:
         made = stripe.Refund.create(
+            **so_much,
             payment_intent=paid.payment_id,
-            amount=amount,
             reason=reason,
             metadata={"invoice": paid.id, "words": words},
             idempotency_key=key("refund", paid.payment_id, once or paid.refunded),

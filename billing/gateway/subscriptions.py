@@ -1,5 +1,6 @@
 """What Stripe knows of subscriptions."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +14,10 @@ import stripe
 from django.utils import timezone
 
 from billing.gateway.customers import customers_of
-from billing.gateway.door import Missing, bot_id, moment, note, told
+from billing.gateway.door import Missing, bot_id, is_anothers, moment, note, told
 from pubs.models import Bot
+
+log = logging.getLogger("billing")
 
 
 @dataclass(frozen=True)
@@ -129,16 +132,30 @@ def subscriptions_of(bot: Bot) -> list[Reading]:
     return mine
 
 
-def live_subscriptions() -> Iterator[list[Reading]]:
-    """All subscriptions for bots that have not ended, a page at a time, without what their invoices say."""
+def live_subscriptions() -> Iterator[tuple[list[Reading], list[str]]]:
+    """All subscriptions for bots that have not ended, a page at a time, without what their invoices say.
+
+    Beside each page are the ids of those in it that can't be read. Those of another deployment are in neither.
+    """
     seen_at = timezone.now()
     with told():
         page = stripe.Subscription.list(limit=100)
     while page.data:
-        yield [each for data in page.data if (each := reading(data, seen_at))]
+        yield _read_page([each for each in page.data if not is_anothers(each)], seen_at)
         seen_at = timezone.now()
         with told():
             page = page.next_page()
+
+
+def _read_page(page: list[Any], seen_at: datetime) -> tuple[list[Reading], list[str]]:
+    readings, unread = [], []
+    for data in page:
+        try:
+            readings.append(reading(data, seen_at))
+        except Exception:
+            log.exception("Subscription %s can't be read", data["id"])
+            unread.append(data["id"])
+    return list(filter(None, readings)), unread
 
 
 def cancel(subscription_id: str) -> None:

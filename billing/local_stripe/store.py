@@ -71,6 +71,17 @@ class CorruptState(Exception):
     """The state file cannot be read. The message says which file, and the remedy."""
 
 
+class OtherVersion(CorruptState):
+    """The state file is whole, but was written by an older local Stripe, or by a newer one."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        super().__init__(
+            f"The local Stripe cannot read its state file {path}: its version is {version}, not {STATE_VERSION}. "
+            "Move the file away to start with an empty local Stripe."
+        )
+        self.version = version
+
+
 def new_id(kind: str) -> str:
     return f"{PREFIXES[kind]}_{secrets.token_hex(12)}"
 
@@ -251,7 +262,7 @@ class Store:
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
             if state["version"] != STATE_VERSION:
-                raise ValueError(f"its version is {state['version']}, not {STATE_VERSION}")
+                raise OtherVersion(path, int(state["version"]))
             self.clock_offset = int(state["clock_offset"])
             self.settings |= state.get("settings", {})
             self.objects = {kind: dict(found) for kind, found in state["objects"].items()}

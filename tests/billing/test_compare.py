@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -13,8 +15,8 @@ from billing.ladder import Rung
 from billing.models import Sweep
 from mailer.models import Message
 from pubs.models import Bot
-from tests.billing.conftest import Customer
-from tests.support.local_stripe import RunningLocalStripe
+from tests.billing.conftest import Customer, forget_checkouts
+from tests.support.local_stripe import PaymentRefused, RunningLocalStripe
 from tests.support.make import Maker
 
 
@@ -116,6 +118,70 @@ def test_one_that_is_charged_for_a_pub_that_we_do_not_have_is_told(
     assert last().differences == 1 and "a pub that we do not have" in last().words
 
 
+def test_what_another_deployment_charges_for_is_none_of_ours(paid_alice: Customer, stripe: RunningLocalStripe) -> None:
+    [subscription] = stripe.app.store.all("subscription")
+    assert subscription["metadata"] == {"buttcloud": settings.DEPLOYMENT, "bot": str(paid_alice.bot.pk)}
+    metadata = {"buttcloud": "staging", "bot": str(uuid4())}
+    stripe.client.v1.subscriptions.create(
+        {"customer": subscription["customer"], "items": [{"price": paid_alice.bot.price_id}], "metadata": metadata}
+    )
+    subscription["metadata"] = {"bot": str(paid_alice.bot.pk)}  # made by hand: ours, as the bot is
+    Bot.objects.update(paid_status="past_due")
+    jobs.compare_all()
+    assert (last().looked, last().differences) == (1, 1) and paid_alice.see().paid_status == "active"
+
+
+def test_a_payment_that_is_only_begun_is_no_difference_beside_what_we_hold(
+    paid_alice: Customer, stripe: RunningLocalStripe
+) -> None:
+    gateway.cancel(paid_alice.bot.subscription_id)
+    paid.look(paid_alice.bot.pk)
+    forget_checkouts(stripe)
+    with pytest.raises(PaymentRefused):
+        stripe.pay(paid_alice.open_checkout(), "4000002500003155", authenticates=False)
+    assert {each["status"] for each in stripe.app.store.all("subscription")} == {"canceled", "incomplete"}
+    jobs.compare_all()
+    assert (last().looked, last().differences) == (1, 0)
+
+
+def test_one_that_can_not_be_read_hides_no_other_and_is_told(
+    paid_alice: Customer, bob: Customer, stripe: RunningLocalStripe
+) -> None:
+    bob.come_back(bob.pay())
+    broken = stripe.app.store.objects["subscription"][bob.see().subscription_id]
+    broken["items"] = {**broken["items"], "data": []}
+    Bot.objects.filter(pk=paid_alice.bot.pk).update(paid_status="past_due")
+    jobs.compare_all()
+    assert last().finished and (last().looked, last().differences) == (2, 2)
+    assert f"{broken['id']} could not be read" in last().words and "lists no" not in last().words
+    assert paid_alice.see().paid_status == "active"
+
+
+def test_of_two_comparisons_at_once_one_is_made(paid_alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = gateway.live_subscriptions
+
+    def live_subscriptions() -> Any:
+        for page in real():
+            jobs.compare_all()
+            jobs.read_events()
+            yield page
+
+    monkeypatch.setattr(gateway, "live_subscriptions", live_subscriptions)
+    jobs.read_events()
+    assert sorted(each.kind for each in Sweep.objects.all()) == [Sweep.Kind.ALL, Sweep.Kind.EVENTS]
+    jobs.compare_all()
+    assert Sweep.objects.filter(kind=Sweep.Kind.ALL).count() == 2
+
+
+def test_events_are_followed_only_once_all_was_compared(paid_alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another comparison is on its way, and may break off."""
+    with sweeps.alone(Sweep.Kind.ALL):
+        jobs.read_events()
+    assert not Sweep.objects.exists()
+    jobs.read_events()
+    assert Sweep.objects.filter(kind=Sweep.Kind.EVENTS, cursor__gt="").exists()
+
+
 def test_a_row_that_was_read_later_is_no_difference(paid_alice: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was paid again while the pages were read."""
     real = gateway.live_subscriptions
@@ -134,7 +200,7 @@ def test_a_subscription_that_ends_while_the_pages_are_read_breaks_nothing_off(
     paid_alice: Customer, stripe: RunningLocalStripe, make: Maker
 ) -> None:
     copies(stripe, make, paid_alice, 120)
-    pages = gateway.live_subscriptions()
+    pages = (page for page, _ in gateway.live_subscriptions())
     first = next(pages)
     stripe.app.store.objects["subscription"][first[-1].subscription_id]["status"] = "canceled"
     assert sum(len(page) for page in pages) == 21

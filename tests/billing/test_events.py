@@ -16,7 +16,7 @@ from billing.models import Sweep
 from mailer.models import Message
 from pubs.models import Bot
 from tests.billing.conftest import Customer
-from tests.billing.test_heal import counted
+from tests.billing.test_heal import counted, never_answers_for
 from tests.support.local_stripe import DAY, RunningLocalStripe
 from tests.support.make import Maker
 
@@ -181,6 +181,60 @@ def test_with_stripe_away_while_a_bot_is_looked_at_its_event_is_read_again(
     assert last().cursor == before and not alice.see().paid
     jobs.read_events()
     assert alice.see().paid
+
+
+@pytest.mark.usefixtures("begun", "one_clock")
+def test_one_that_stripe_never_answers_for_holds_up_no_event(
+    alice: Customer, bob: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.pay()
+    gateway.cancel(bob.see().subscription_id)
+    stripe.advance(120)
+    never_answers_for(monkeypatch, alice.bot)
+    jobs.read_events()
+    assert not bob.see().paid and last().cursor == events(stripe)[-1]
+    assert paid.take_due(10) == [alice.bot.pk]
+
+
+@pytest.mark.usefixtures("begun", "one_clock")
+def test_a_refund_that_stripe_never_shows_holds_up_events_for_an_hour(
+    make: Maker, bob: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staff = make.user("stella", is_staff=True)
+    gateway.refund_newest(bob.see().subscription_id, "duplicate")
+
+    def away(*told: str) -> None:
+        raise gateway.Unreachable(gateway.UNREACHABLE)
+
+    monkeypatch.setattr("billing.money_back.hear", away)
+    before = last().cursor
+    for minutes in (2, 57):
+        stripe.advance(minutes * 60)
+        jobs.read_events()
+        assert last().cursor == before and not Message.objects.filter(key__contains="unheard").exists()
+    stripe.advance(2 * 60)
+    jobs.read_events()
+    assert last().cursor == events(stripe)[-1]
+    assert "could not be read" in Message.objects.get(to=staff.email, key__contains="unheard").text
+
+
+@pytest.mark.usefixtures("begun", "one_clock")
+def test_staff_are_told_once_a_day_of_events_that_can_not_be_read_for_an_hour(
+    make: Maker, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staff = make.user("stella", is_staff=True)
+
+    def away(cursor: str) -> None:
+        raise gateway.Unreachable(gateway.UNREACHABLE)
+
+    monkeypatch.setattr(gateway, "events_after", away)
+    told = []
+    for minutes in (50, 20, 1):
+        stripe.advance(minutes * 60)
+        jobs.read_events()
+        told.append(Message.objects.filter(to=staff.email).count())
+    assert told == [0, 1, 1]
+    assert "They were last read to their end at " in Message.objects.get(to=staff.email).text
 
 
 @pytest.mark.usefixtures("begun")

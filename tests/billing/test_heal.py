@@ -134,6 +134,35 @@ def test_stripe_that_goes_away_in_the_middle_leaves_the_rest_to_the_next_run(
     assert not alice.see().paid and not bob.see().paid
 
 
+def never_answers_for(monkeypatch: pytest.MonkeyPatch, *bots: Bot) -> None:
+    """Stripe answers 500 whenever it is asked about these."""
+    real, silent = gateway.subscriptions_of, {each.pk for each in bots}
+
+    def subscriptions_of(bot: Bot) -> Any:
+        if bot.pk in silent:
+            raise Unreachable(gateway.UNREACHABLE)
+        return real(bot)
+
+    monkeypatch.setattr(gateway, "subscriptions_of", subscriptions_of)
+
+
+def test_those_that_stripe_never_answers_for_hold_up_nobody(
+    make: Maker, bob: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob.come_back(bob.pay())
+    gateway.cancel(bob.see().subscription_id)
+    long_ago = timezone.now() - timedelta(days=1)
+    silent = [make.bot(due_at=long_ago) for _ in range(sweeps.IN_A_ROW + 1)]
+    never_answers_for(monkeypatch, *silent)
+    make_due(bob)
+    looked = counted(monkeypatch)
+    jobs.look_at_due()
+    assert len(looked) == sweeps.IN_A_ROW and bob.see().paid, "it seems to be away"
+    jobs.look_at_due()
+    assert not bob.see().paid
+    assert set(paid.take_due(10)) == {each.pk for each in silent}
+
+
 def test_one_unreadable_subscription_hides_no_other_and_rests(
     make: Maker, alice: Customer, bob: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 import stripe as sdk
+from django.conf import settings
 from django.db import connection
 from djstripe.models import Customer as Mirrored
 from djstripe.models import Event, WebhookEndpoint, WebhookEventTrigger
@@ -181,6 +182,26 @@ def test_when_a_customer_is_deleted_at_stripe_all_pubs_of_their_user_are_looked_
     subject = stripe.app.store.public(stripe.app.store.all("customer")[0])
     assert send(event_about(stripe, "customer.deleted", subject, "evt_gone")) == 200
     assert set(looked) == {paid_alice.bot.pk, other.pk}
+
+
+def test_a_customer_of_another_deployment_is_nobody_of_ours(
+    paid_alice: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shares our account, and counts its users as we do."""
+    looked: list[object] = []
+    owner = paid_alice.bot.owner
+    ours = gateway.customer_for(owner).id
+    assert stripe.app.store.get("customer", ours)["metadata"] == {
+        settings.DJSTRIPE_SUBSCRIBER_CUSTOMER_KEY: str(owner.pk)
+    }
+    theirs = sdk.Customer.create(email="stranger@example.com", metadata={"staging_user": str(owner.pk)})
+    stripe.settle()
+    assert [each.id for each in Mirrored.objects.filter(subscriber=owner)] == [ours]
+    assert Mirrored.objects.filter(id=theirs.id, subscriber=None).exists()
+    monkeypatch.setattr("pubs.live.look_at_payment", looked.append)
+    sdk.Customer.delete(theirs.id)
+    stripe.settle()
+    assert looked == []
 
 
 def test_a_subscription_for_none_of_our_pubs_is_ignored(paid_alice: Customer, stripe: RunningLocalStripe) -> None:

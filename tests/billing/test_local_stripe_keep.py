@@ -1,11 +1,13 @@
 """What the local Stripe keeps in its file, and how it finds its way among thousands of objects."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from billing.local_stripe import store as store_module
-from billing.local_stripe.store import Store
+from billing.local_stripe.store import CorruptState, Store
+from buttcloud.management.commands.up import Command
 from tests.support.local_stripe import DAY, RunningLocalStripe, wait_until
 
 
@@ -17,6 +19,19 @@ def names(file: Path) -> list[str]:
 def add(store: Store, name: str) -> None:
     store.add("customer", name=name)
     store.save_soon()
+
+
+def test_a_start_moves_what_another_version_wrote_aside_and_says_so(tmp_path: Path) -> None:
+    file, said = tmp_path / "local_stripe.json", StringIO()
+    file.write_text('{"version": 1}')
+    app = Command(stdout=said)._make_stripe(file)
+    assert app.store.objects == {}
+    assert not file.exists() and (tmp_path / "local_stripe.json.1").read_text() == '{"version": 1}'
+    assert "begins anew" in said.getvalue() and "local_stripe.json.1 now" in said.getvalue()
+    file.write_text("{")
+    with pytest.raises(CorruptState):
+        Command(stdout=said)._make_stripe(file)
+    assert file.exists(), "it may be mended"
 
 
 def test_a_small_state_is_on_disk_before_each_answer(tmp_path: Path) -> None:

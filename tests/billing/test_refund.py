@@ -271,10 +271,16 @@ def test_a_refusal_of_stripe_is_read_by_staff_and_leaves_no_trace(
     assert remarks(payer) == [] and not LogEntry.objects.exists()
 
 
+@pytest.mark.parametrize(("amount", "given"), [("2", 200), ("5", 500), ("9", 900), ("", 900)])
 def test_stripe_goes_away_while_it_gives_back_and_the_same_form_ends_it(
-    admin_client: Client, payer: Customer, stripe: RunningLocalStripe, monkeypatch: pytest.MonkeyPatch
+    admin_client: Client,
+    payer: Customer,
+    stripe: RunningLocalStripe,
+    monkeypatch: pytest.MonkeyPatch,
+    amount: str,
+    given: int,
 ) -> None:
-    form = open_form(admin_client, payer)
+    form = open_form(admin_client, payer) | {"end": "on"}
     real = gateway.refund
 
     def lost_on_the_way_back(*asked: Any) -> Any:
@@ -282,12 +288,24 @@ def test_stripe_goes_away_while_it_gives_back_and_the_same_form_ends_it(
         raise gateway.Unreachable(gateway.UNREACHABLE)
 
     monkeypatch.setattr(gateway, "refund", lost_on_the_way_back)
-    page = act(admin_client, "give_back", payer.bot, **form, amount="2")
+    page = act(admin_client, "give_back", payer.bot, **form, amount=amount)
     assert "Send this form again as it is" in page and form["once"] in page
     assert remarks(payer) == [], "nobody knows yet"
     monkeypatch.setattr(gateway, "refund", real)
-    act(admin_client, "give_back", payer.bot, **form, amount="2")
-    assert refunds(stripe) == [200] and len(remarks(payer)) == 1
+    act(admin_client, "give_back", payer.bot, **form, amount=amount)
+    assert refunds(stripe) == [given]
+    [words] = remarks(payer)
+    assert WHY in words and WHY in LogEntry.objects.get().get_change_message()
+    assert not payer.see().paid
+
+
+def test_another_form_that_comes_too_late_takes_nobody_s_words_away(
+    admin_client: Client, payer: Customer, stripe: RunningLocalStripe
+) -> None:
+    first, second = open_form(admin_client, payer), open_form(admin_client, payer)
+    act(admin_client, "give_back", payer.bot, **first)
+    assert "Stripe refuses:" in act(admin_client, "give_back", payer.bot, **second | {"words": "Twice?"})
+    assert refunds(stripe) == [900] and WHY in remarks(payer)[0] and LogEntry.objects.count() == 1
 
 
 def test_staff_hear_that_the_end_failed_after_the_refund(
@@ -300,7 +318,7 @@ def test_staff_hear_that_the_end_failed_after_the_refund(
 
     monkeypatch.setattr(gateway, "cancel", away)
     said = act(admin_client, "give_back", payer.bot, **form, end="on")
-    assert "goes back." in said and "did not answer when its subscription should end" in said
+    assert "goes back." in said and "Its subscription did not end. Stripe can&#x27;t be reached" in said
     assert refunds(stripe) == [900] and len(remarks(payer)) == 1
     monkeypatch.undo()
     act(admin_client, "end_subscription", payer.bot, words=WHY)

@@ -293,6 +293,21 @@ def test_staff_are_told_when_stripe_is_away_and_nothing_is_half_done(
     assert PaymentChange.objects.count() == seen and not LogEntry.objects.exists()
 
 
+@pytest.mark.parametrize("deed", ["look_at_stripe", "end_subscription", "give_back"])
+def test_staff_are_told_apart_that_stripe_refuses(
+    admin_client: Client, alice: Customer, monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    alice.come_back(alice.pay())
+
+    def refuse(*_: object) -> None:
+        raise gateway.PaymentTrouble(gateway.OUR_FAULT)
+
+    for asked in ("subscriptions_of", "cancel", "paid_invoices"):
+        monkeypatch.setattr(gateway, asked, refuse)
+    assert "Stripe refuses: what it said is in the log." in act(admin_client, deed, alice.see(), words=WHY)
+    assert not LogEntry.objects.exists()
+
+
 # --- who may ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def log_in(make: Maker) -> Callable[..., Client]:

@@ -125,6 +125,12 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -
     assert name in load({name: value}).stderr.splitlines()[-1]
 
 
+def test_a_deployment_has_a_name_that_docker_and_stripe_take() -> None:
+    read = "DEPLOYMENT, settings.DJSTRIPE_SUBSCRIBER_CUSTOMER_KEY"
+    assert load({"DEPLOYMENT": "d" * 22}, read).stdout == f"{'d' * 22} {'d' * 22}_user\n"
+    assert "DEPLOYMENT must have at most 22" in load({"DEPLOYMENT": "d" * 23}).stderr.splitlines()[-1]
+
+
 def test_six_prices_are_named_by_two_settings() -> None:
     assert load({}, "PRICES_MONTHLY").stdout == "(900, 1700, 3200)\n"
     named = {"PRICES_MONTHLY": "1000, 2000,3000", "PRICES_YEARLY": "10000,20000,30000", "PRICE_CURRENCY": "USD"}

@@ -3,10 +3,14 @@
     STRIPE_TEST_KEY=sk_test_… pytest tests/stripe
 
 Without a key the tests are skipped. A live key is refused before anything is asked.
+
+The key is that of an account, or a sandbox, that nobody else uses: products and lookup keys are the account's, so that
+these tests take them from any deployment on it.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -38,20 +42,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def real_stripe(db: None, settings: Any) -> Iterator[None]:
-    """The whole code talks to Stripe, as a deployment of its own, which is gone from there after the test."""
+    with stripe_itself(settings):
+        yield
+
+
+@contextmanager
+def stripe_itself(settings: Any) -> Iterator[None]:
+    """The whole code talks to Stripe, as a deployment of its own. Products and prices stay there afterwards."""
+    before = sdk.api_base, sdk.api_key
     settings.STRIPE_SECRET_KEY = settings.STRIPE_TEST_SECRET_KEY = KEY
     settings.STRIPE_LIVE_SECRET_KEY, settings.STRIPE_LIVE_MODE = "", False
     settings.STRIPE_API_HOST = "https://api.stripe.com"
     settings.DEPLOYMENT = f"test-{uuid4().hex[:12]}"
+    settings.DJSTRIPE_SUBSCRIBER_CUSTOMER_KEY = f"{settings.DEPLOYMENT}_user"
     # Stripe takes no address that nobody else can reach.
     settings.SITE_URL = settings.STRIPE_WEBHOOK_BASE = "https://buttcloud.example"
     gateway.connect()
-    yield
+    try:
+        yield
+        forget(settings.DEPLOYMENT)
+    finally:
+        # No test after it may reach Stripe.
+        sdk.api_base, sdk.api_key = before
+
+
+def forget(deployment: str) -> None:
     for endpoint in sdk.WebhookEndpoint.list(limit=100).auto_paging_iter():
-        if settings.DEPLOYMENT in dict(endpoint.metadata or {}).values():
+        if deployment in dict(endpoint.metadata or {}).values():
             sdk.WebhookEndpoint.delete(endpoint.id)
     for configuration in sdk.billing_portal.Configuration.list(limit=100, active=True).auto_paging_iter():
-        if settings.DEPLOYMENT in dict(configuration.metadata or {}).values():
+        if deployment in dict(configuration.metadata or {}).values():
             sdk.billing_portal.Configuration.modify(configuration.id, active=False)
 
 

@@ -12,14 +12,22 @@ from djstripe.models import Customer
 from billing import gateway, paid
 from billing.ladder import Rung
 from pubs.models import Bot
-from tests.stripe.conftest import is_for_tests
+from tests.stripe import conftest
 
 DAY = 86_400
 
 
 @pytest.mark.parametrize("key", ["", "sk_live_1", "rk_live_1", "pk_test_1", "whsec_1"])
 def test_only_a_secret_test_key_is_taken(key: str) -> None:
-    assert not is_for_tests(key)
+    assert not conftest.is_for_tests(key)
+
+
+def test_no_later_test_reaches_stripe(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conftest, "forget", lambda deployment: None)
+    before = sdk.api_base, sdk.api_key
+    with conftest.stripe_itself(settings):
+        assert sdk.api_base == "https://api.stripe.com"
+    assert (sdk.api_base, sdk.api_key) == before
 
 
 @pytest.mark.usefixtures("catalogue")
@@ -95,7 +103,7 @@ def test_events_are_read_from_one_that_is_known_on(bot: Bot) -> None:
 
 def test_all_that_is_charged_for_is_listed(bot: Bot) -> None:
     subscription = subscribe(bot, gateway.customer_for(bot.owner).id)
-    assert subscription in [each.subscription_id for page in gateway.live_subscriptions() for each in page]
+    assert subscription in [each.subscription_id for page, _ in gateway.live_subscriptions() for each in page]
 
 
 def use_card(subscription: str, customer: str, card: str) -> None:

@@ -21,8 +21,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
 from billing import gateway
+from billing.local_stripe.app import LocalStripe
 from billing.local_stripe.app import make_app as make_stripe
-from billing.local_stripe.store import CorruptState
+from billing.local_stripe.store import CorruptState, OtherVersion
 from buttcloud import env
 from buttcloud.asgi import application
 from buttcloud.celery import app as celery_app
@@ -78,7 +79,7 @@ class Command(BaseCommand):
     async def _serve(self, sockets: list[socket.socket], password: str) -> None:
         if (layer := get_channel_layer()) and hasattr(layer, "bind"):
             layer.bind()
-        stripe = make_stripe(settings.VAR / "local_stripe.json", f"http://localhost:{settings.STRIPE_PORT}")
+        stripe = self._make_stripe(settings.VAR / "local_stripe.json")
         apps = [application, stripe, make_mails(settings.MAIL_DIR)]
         servers = [make_server(app, lifespan="on" if app is stripe else "off") for app in apps]
         serving = [
@@ -104,6 +105,20 @@ class Command(BaseCommand):
                     await asyncio.wait_for(stop.wait(), 1)
         finally:
             await self._stop(servers, serving, broadcaster, workers)
+
+    def _make_stripe(self, file: Path) -> LocalStripe:
+        """The local Stripe. Its money is play money: what another version of it wrote is kept, and it begins anew."""
+        address = f"http://localhost:{settings.STRIPE_PORT}"
+        try:
+            return make_stripe(file, address)
+        except OtherVersion as other:
+            aside = file.with_name(f"{file.name}.{other.version}")
+            file.replace(aside)
+            self.stdout.write(
+                f"The local Stripe begins anew: {file.name} is of another version, and is {aside} now. Pubs that were "
+                "paid there run on, but nothing of their payment can be changed any more."
+            )
+            return make_stripe(file, address)
 
     async def _stop(
         self,
