@@ -6,10 +6,15 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from accounts.models import User
+from billing import gateway
 from billing.ladder import Rung
+from buttcloud.celery import app as celery_app
+from mailer.models import Message
 from pubs.models import Bot
-from tests.browser.conftest import name_pub
+from tests.browser.conftest import name_pub, read_code
 from tests.support.local_stripe import DAY, RunningLocalStripe
+from tests.support.make import Maker
+from tests.support.wait import until
 
 
 @pytest.fixture
@@ -55,6 +60,27 @@ def test_a_year_is_paid_with_the_banks_consent_and_a_card_that_fails_is_put_righ
     expect(page.locator(".state .note.bad")).to_have_count(0)
     expect(page.get_by_role("button", name="Put the payment right")).to_have_count(0)
     assert Bot.objects.get().rung == Rung.PAID
+
+
+def test_the_mail_of_a_failed_payment_leads_through_the_sign_in_to_a_new_card(
+    page: Page, make: Maker, stripe: RunningLocalStripe
+) -> None:
+    bot = make.bot(make.user("alice"), switched_on=False)
+    bot.owner.emailaddress_set.create(email=bot.owner.email, verified=True, primary=True)
+    stripe.pay(gateway.open_checkout(bot, "pub-monthly-1gb"))
+    until("the payment to be seen", lambda: Bot.objects.filter(pk=bot.pk, rung=Rung.PAID).exists(), 10, 0.02)
+    stripe.app.store.get("subscription", Bot.objects.get().subscription_id)["status"] = "past_due"
+    celery_app.send_task("billing.look_again", args=[str(bot.pk)])
+    mail = until("the mail", Message.objects.filter(key__startswith="payment_failed:").first, 10, 0.02)
+    [link] = re.findall(r"\S+\?flow=card", mail.text)
+
+    page.goto(link)
+    page.get_by_label("Email").fill(bot.owner.email)
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("Code").fill(read_code(bot.owner.email))
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_label("Card number")).to_be_visible()
+    expect(page.get_by_role("button", name="Use this card")).to_be_visible()
 
 
 def test_the_plan_is_changed_in_the_portal_and_the_page_says_so(
