@@ -32,8 +32,10 @@ def test_a_command_becomes_a_row_and_leads_to_its_answer(client: Client, make: M
 def test_a_worker_is_asked_after_the_commit(
     client: Client, make: Maker, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
+    bot = make.bot()
+    client.force_login(bot.owner)
     with django_capture_on_commit_callbacks() as later:
-        post(client, make.bot(), name="whoami")
+        client.post(reverse("pubs:command", args=[bot.pk]), {"name": "whoami"})
     assert len(later) == 1
 
 
