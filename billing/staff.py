@@ -20,6 +20,7 @@ from billing import gateway, paid
 from billing.gateway import PaidInvoice, PaymentTrouble, Refunded, Unreachable
 from billing.ladder import ALIVE, Rung, Standing, stand
 from billing.money import money, units
+from billing.words import kept_until
 from pubs.deeds import DeedForm, NotNow
 from pubs.models import Bot
 from pubs.models import Rung as Shown
@@ -76,6 +77,15 @@ def _standing_with(bot: Bot, **facts: Any) -> Standing:
     return stand(replace(paid.facts_of(bot), **facts), timezone.now(), paid.terms())
 
 
+def _keeps(bot: Bot, after: Standing) -> str:
+    """Until when its data is kept after a deed: its owner may have been told a later date."""
+    before, kept = kept_until(bot), kept_until(after)
+    if kept is None:
+        return ""
+    sooner = f", and no longer until {_at(before)}, as its owner was told" if before and kept < before else ""
+    return f" Its data is kept until {_at(kept)}{sooner}."
+
+
 class MoneyDeed(DeedForm):
     row: Bot
     words = forms.CharField(
@@ -117,6 +127,8 @@ class Comp(MoneyDeed):
         if not _standing_with(row, comped_until=_days(COMP_DAYS_MAX)).runs:
             raise NotNow(f"{row} was deleted by its owner: nothing lets it run again.")
         self.means = f"{row}: {standing(row)}. Comped, it runs until a moment of yours without a payment."
+        if row.rung == Rung.COMPED:
+            self.means += " A moment before the one that it is comped until now takes back what its owner was told."
         if row.paid_status in ALIVE:
             self.means += " Its subscription goes on, and is charged as before: end it too if it should not be."
 
@@ -134,6 +146,7 @@ class EndComp(MoneyDeed):
             raise NotNow(f"{row} is not comped: {standing(row)}.")
         after = _standing_with(row, comped_until=timezone.now())
         self.means = f"{row} is comped until {_at(row.comped_until)}. Without that it is: {Shown(after.rung).label}."
+        self.means += _keeps(row, after)
 
     def do(self, by: User) -> str:
         paid.comp(self.row.pk, None, self.cleaned_data["words"], by)
@@ -153,7 +166,8 @@ class ExtendGrace(MoneyDeed):
 
     def clean_until(self) -> datetime:
         until: datetime = self.cleaned_data["until"]
-        if (runs := _standing_with(self.row, grace_until=until)).runs_until != until:
+        granted = max(until, self.row.grace_until or until)
+        if (runs := _standing_with(self.row, grace_until=granted)).runs_until != until:
             raise ValidationError(f"That gives nothing: it runs until {_at(runs.runs_until or until)} already.")
         return until
 
@@ -171,8 +185,9 @@ class EndSubscription(MoneyDeed):
             raise NotNow(f"{row} has no subscription that could end: {standing(row)}.")
         self.means = (
             f"{row}: {standing(row)}. Its subscription ends at once: nothing is charged any more, nothing is given "
-            "back, and the pub stops, unless it is comped. Its data is kept."
+            "back, and the pub stops, unless it is comped."
         )
+        self.means += _keeps(row, _standing_with(row, status="canceled", until=timezone.now()))
 
     def do(self, by: User) -> str:
         try:

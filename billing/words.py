@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from billing.ladder import FOR_EVER, MEANINGS, Rung
+from billing.ladder import FOR_EVER, MEANINGS, Rung, Standing
 from pubs.models import Bot
 
 NOT_PAID = "Not paid yet."
@@ -76,7 +76,7 @@ def dates(bot: Bot) -> list[tuple[str, datetime]]:
     return sorted(((label, at) for label, at in found if at), key=lambda each: each[1])
 
 
-def kept_until(bot: Bot) -> datetime | None:
+def kept_until(bot: Bot | Standing) -> datetime | None:
     """Until when its data is kept at least: once it has stopped as things stand, if it runs."""
     kept = timedelta(days=settings.KEPT_DAYS)
     if bot.runs_until and FOR_EVER - bot.runs_until > kept:

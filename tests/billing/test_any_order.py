@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import stripe as sdk
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
@@ -164,6 +165,13 @@ def failed_for_good(world: World) -> None:
     world.stripe.advance(20 * DAY)
 
 
+def paid_after_its_end(world: World) -> None:
+    failed_for_good(world)
+    for card in world.stripe.app.store.all("payment_method"):
+        card["_fails"] = ""
+    sdk.Invoice.pay(world.stripe.app.store.all("invoice")[-1]["id"])
+
+
 def bought_again(world: World) -> None:
     gateway.cancel(world.pay())
     world.stripe.advance(DAY)
@@ -196,6 +204,7 @@ LIVES: dict[Callable[[World], None], str] = {
     failing: Rung.GRACE,
     put_right: Rung.PAID,
     failed_for_good: Rung.KEPT,
+    paid_after_its_end: Rung.KEPT,
     bought_again: Rung.PAID,
     renewed_for_months: Rung.PAID,
     bought_twice: Rung.PAID,

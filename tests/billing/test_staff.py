@@ -12,6 +12,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from djstripe.models import Customer as StripeCustomer
 from djstripe.models import Event, Invoice, Subscription
 from pytest_django import Settings
@@ -244,12 +245,48 @@ def test_a_grace_is_extended_not_shortened_and_not_for_ever(
     assert in_grace.grace_until is None
 
 
+def test_the_list_of_pubs_says_each_rung_in_a_word(admin_client: Client, make: Maker) -> None:
+    make.bot(rung="ending", paid=True)
+    listed = admin_client.get(reverse("admin:pubs_bot_changelist")).content.decode()
+    assert '<td class="field-short_rung">ending</td>' in listed
+
+
+def test_a_grace_that_staff_gave_is_not_shortened(admin_client: Client, in_grace: Bot) -> None:
+    act(admin_client, "extend_grace", in_grace, until=until(30), words=WHY)
+    said = act(admin_client, "extend_grace", in_grace, until=until(20), words=WHY)
+    assert "That gives nothing: it runs until" in said
+    in_grace.refresh_from_db()
+    assert in_grace.runs_until and in_grace.runs_until > timezone.now() + timedelta(days=29)
+
+
 @pytest.mark.parametrize("status", ["active", "trialing", "paused", "incomplete", ""])
 def test_there_is_no_grace_to_extend_where_no_payment_failed(admin_client: Client, make: Maker, status: str) -> None:
     bot = make.bot(paid_status=status, paid_until=timezone.now() + timedelta(days=3))
     assert "has no grace to extend" in act(admin_client, "extend_grace", bot, until=until(5), words=WHY)
     bot.refresh_from_db()
     assert bot.grace_until is None and not PaymentChange.objects.exists()
+
+
+# --- what its owner was told ---------------------------------------------------------------------------------------
+def test_a_deed_that_takes_back_what_its_owner_was_told_says_so(admin_client: Client, make: Maker) -> None:
+    period_end = timezone.now() + timedelta(days=20)
+    ending = {"rung": "ending", "paid_status": "active", "paid_ends": True, "paid_until": period_end}
+    comped = {"rung": "comped", "comped_until": period_end}
+    kept = date_format(period_end + timedelta(days=60), "j F Y, H:i")
+    told = f"and no longer until {kept} UTC, as its owner was told"
+    for deed, facts in (("end_subscription", ending), ("end_comp", comped)):
+        bot = make.bot(paid=True, runs_until=period_end, subscription_id="sub_1", **facts)
+        assert told in act(admin_client, deed, bot), deed
+        bot.refresh_from_db()
+        assert bot.paid, "the form is only shown"
+    assert "takes back what its owner was told" in act(admin_client, "comp", bot)
+
+
+def test_a_deed_that_takes_nothing_back_says_only_until_when_all_is_kept(admin_client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True, rung="paid", paid_status="active", paid_until=timezone.now() + timedelta(days=20))
+    shown = act(admin_client, "end_subscription", bot)
+    assert "Its data is kept until" in shown and "no longer until" not in shown
+    assert "takes back" not in act(admin_client, "comp", bot)
 
 
 # --- Stripe -----------------------------------------------------------------------------------------------------------
