@@ -15,7 +15,7 @@ from djstripe.models import Event
 
 from accounts.models import User
 from billing import gateway, paid
-from billing.gateway import DISPUTE_EVENTS, INVOICE_EVENTS, REFUND_EVENTS, SUBSCRIPTION_EVENTS
+from billing.gateway import CUSTOMER_EVENTS, DISPUTE_EVENTS, INVOICE_EVENTS, REFUND_EVENTS, SUBSCRIPTION_EVENTS
 from pubs import live
 from pubs.models import Bot
 
@@ -33,10 +33,10 @@ def something_was_paid_or_not(sender: type[Event], event: Event, **_: Any) -> No
         live.look_at_payment(bot_id)
 
 
-@djstripe_receiver("customer.deleted")
-def customer_deleted(sender: type[Event], event: Event, **_: Any) -> None:
-    """dj-stripe has let go of its row by now, or does so next: the next payment makes a new customer."""
-    for bot in Bot.objects.filter(owner_id=gateway.user_id(event.data["object"])):
+@djstripe_receiver(CUSTOMER_EVENTS)
+def customer_changed(sender: type[Event], event: Event, **_: Any) -> None:
+    """One that owes may have a better card. A deleted one dj-stripe lets go of: the next payment makes another."""
+    for bot in Bot.objects.filter(paid.touched(event.type, [gateway.user_id(event.data["object"])])):
         live.look_at_payment(bot.pk)
 
 

@@ -4,6 +4,7 @@ owns of a bot. What it all means is in ladder.py.
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -15,7 +16,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from billing import alarms, gateway, ladder, letters
-from billing.gateway import PaymentTrouble, Reading, Refunded, Refused, Unreachable
+from billing.gateway import OWES, PaymentTrouble, Reading, Refunded, Refused, Unreachable
 from billing.ladder import ALIVE, MEANINGS, Facts, Rung, Terms, stand
 from billing.money import money
 from billing.words import words as how_it_stands
@@ -81,7 +82,7 @@ def record(reading: Reading) -> None:
     """Write down what was read of one subscription.
 
     One that is not the one we hold decides nothing by itself, nor one that has ended while we hold none: a newer one
-    may be paid. Nor does one that must end. Then a job looks at all.
+    may be paid. Nor does one that must end, or that another card may pay. Then a job looks at all.
     """
     with transaction.atomic():
         bot = Bot.objects.select_for_update().filter(pk=reading.bot_id).first()
@@ -91,7 +92,7 @@ def record(reading: Reading) -> None:
             live.look_at_payment(bot.pk)
             return
         _write(bot, reading)
-        if must_end(bot):
+        if must_end(bot) or reading.status in OWES:
             live.look_at_payment(bot.pk)
 
 
@@ -103,7 +104,8 @@ def must_end(bot: Bot) -> bool:
 def look(bot_id: UUID) -> bool:
     """Read all of a bot's subscriptions from Stripe, end those that must not be, and write down the one that counts.
 
-    Without one, the clock and staff's word alone say how it stands. The answer is whether anything was new.
+    What that one owes is charged to a better card, if there is one. Without a subscription, the clock and staff's word
+    alone say how it stands. The answer is whether anything was new.
     """
     bot = Bot.objects.select_related("owner").filter(pk=bot_id).first()
     if bot is None:
@@ -116,6 +118,9 @@ def look(bot_id: UUID) -> bool:
         return _record_none(bot_id, asked_at)
     for extra in surplus:
         _end_surplus(bot, extra, chosen)
+    # Before anything is written: nobody is told of a pub that stops whose payment only waits for us.
+    if _may_collect(bot, chosen) and gateway.collect(chosen.subscription_id):
+        chosen = gateway.read_subscription(chosen.subscription_id) or chosen
     is_new = _record_chosen(bot_id, gateway.with_invoices(chosen))
     bot.refresh_from_db()
     if must_end(bot):
@@ -138,6 +143,12 @@ def choose(readings: list[Reading]) -> tuple[Reading | None, list[Reading]]:
     ended = [each for each in ordered if MEANINGS[each.status].started]
     rest = ended or begun or ordered
     return (rest[-1] if rest else None), []
+
+
+def _may_collect(bot: Bot, chosen: Reading) -> bool:
+    """Whether what is owed may be charged: not for a bot that is deleted or over."""
+    is_over = ladder.must_end(replace(facts_of(bot), status=chosen.status), Rung(bot.rung))
+    return chosen.status in OWES and not is_over
 
 
 def _end_surplus(bot: Bot, extra: Reading, chosen: Reading) -> None:
@@ -199,6 +210,12 @@ def given_back(amount: int, currency: str) -> str:
 
 
 # --- When to look ------------------------------------------------------------------------------------------------
+def touched(kind: str, users: Iterable[int | None]) -> Q:
+    """The bots for which an event about the customers of these users means something."""
+    theirs = Q(owner_id__in=users)
+    return theirs if kind == "customer.deleted" else theirs & Q(paid_status__in=OWES)
+
+
 def take_due(most: int) -> list[UUID]:
     """Bots that are to be looked at now. Each is due again after a rest, unless the look at it says when.
 

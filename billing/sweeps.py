@@ -16,7 +16,7 @@ from django.utils import timezone
 from djstripe.models import Event
 
 from billing import alarms, gateway, money_back, paid
-from billing.gateway import Happening, Missing, Reading, Unreachable
+from billing.gateway import CUSTOMER_EVENTS, OWES, Happening, Missing, Reading, Unreachable
 from billing.ladder import ALIVE, MEANINGS
 from billing.models import Sweep
 from pubs.models import Bot
@@ -168,8 +168,10 @@ def _read_before(page: list[Happening]) -> list[UUID]:
     """The bots that were not read since these events."""
     told = {each.bot_id: each.at for each in page if each.bot_id}
     users = {each.user_id: each.at for each in page if each.user_id}
-    of_users = Q(owner__in=users) if users else Q()
-    found = Bot.objects.filter(Q(pk__in=told) | of_users).values_list("pk", "owner_id", "paid_seen_at")
+    meant = Q(pk__in=told)
+    for kind in CUSTOMER_EVENTS:
+        meant |= paid.touched(kind, {each.user_id for each in page if each.user_id and each.type == kind})
+    found = Bot.objects.filter(meant).values_list("pk", "owner_id", "paid_seen_at")
     return [
         bot_id
         for bot_id, owner_id, seen_at in found
@@ -191,18 +193,16 @@ def _note_lost(run: Sweep, settled: list[Happening]) -> None:
 
 
 # --- All that is charged for -----------------------------------------------------------------------------------------
-def compare_all() -> bool:
+def compare_all() -> Sweep | None:
     """Compare all live subscriptions with our rows, a page of them at a time, and have each that differs looked at.
 
-    The answer is no where another run is on its way: a second one would only take Stripe's time.
+    None where another run is on its way: a second one would only take Stripe's time.
     """
     with alone(Sweep.Kind.ALL) as free:
-        if free:
-            _compare_all(Sweep.objects.create(kind=Sweep.Kind.ALL, started=timezone.now()))
-    return free
+        return _compare_all(Sweep.objects.create(kind=Sweep.Kind.ALL, started=timezone.now())) if free else None
 
 
-def _compare_all(run: Sweep) -> None:
+def _compare_all(run: Sweep) -> Sweep:
     seen: set[str] = set()
     try:
         for page, unread in gateway.live_subscriptions():
@@ -219,6 +219,7 @@ def _compare_all(run: Sweep) -> None:
     _report(run)
     _clear_old()
     look_at(paid.take_due(LOOKS_A_RUN))
+    return run
 
 
 def _compare(run: Sweep, page: list[Reading]) -> None:
@@ -226,6 +227,8 @@ def _compare(run: Sweep, page: list[Reading]) -> None:
     differs = [(each, words) for each in page if (words := difference(rows.get(each.bot_id), each))]
     run.looked += len(page)
     _heal(run, [each.bot_id for each, _ in differs], [words for _, words in differs])
+    # Another card differs in no column of ours.
+    paid.look_soon(each.bot_id for each in page if each.status in OWES)
 
 
 def _note_unread(run: Sweep, unread: list[str]) -> None:

@@ -5,10 +5,12 @@ whether a pub may run (billing.paid does) and nothing here writes to a bot.
 """
 
 from billing.gateway.checkout import Checkout, NotForSale, close_checkouts, open_checkout, read_checkout
+from billing.gateway.collect import OWES, collect
 from billing.gateway.customers import customer_for, user_id
 from billing.gateway.disputes import Dispute, GivenBack, read_dispute, read_refund
 from billing.gateway.door import OUR_FAULT, UNREACHABLE, Missing, PaymentTrouble, Unreachable, bot_id, connect
 from billing.gateway.events import (
+    CUSTOMER_EVENTS,
     DISPUTE_EVENTS,
     INVOICE_EVENTS,
     REFUND_EVENTS,
@@ -33,10 +35,12 @@ from billing.gateway.subscriptions import (
 )
 
 __all__ = [
+    "CUSTOMER_EVENTS",
     "DISPUTE_EVENTS",
     "FLOWS",
     "INVOICE_EVENTS",
     "OUR_FAULT",
+    "OWES",
     "REFUND_EVENTS",
     "SUBSCRIPTION_EVENTS",
     "UNREACHABLE",
@@ -59,6 +63,7 @@ __all__ = [
     "bot_of",
     "cancel",
     "close_checkouts",
+    "collect",
     "connect",
     "customer_for",
     "ensure_portal",

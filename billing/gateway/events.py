@@ -20,11 +20,12 @@ SUBSCRIPTION_EVENTS = [
     "customer.subscription.updated",
 ]
 INVOICE_EVENTS = ["invoice.paid", "invoice.payment_failed", "invoice.voided"]
+CUSTOMER_EVENTS = ["customer.deleted", "customer.updated"]
 REFUND_EVENTS = ["refund.created", "refund.failed"]
 DISPUTE_EVENTS = ["charge.dispute.closed", "charge.dispute.created"]
 TYPES = [
     "checkout.session.completed",
-    "customer.deleted",
+    *CUSTOMER_EVENTS,
     *SUBSCRIPTION_EVENTS,
     *INVOICE_EVENTS,
     *REFUND_EVENTS,
@@ -69,7 +70,7 @@ def happening(event: Any) -> Happening:
         at=moment(event["created"]),
         subject=subject["id"],
         bot_id=bot_of(event["type"], subject),
-        user_id=user_id(subject) if event["type"] == "customer.deleted" else None,
+        user_id=user_id(subject) if event["type"] in CUSTOMER_EVENTS else None,
     )
 
 

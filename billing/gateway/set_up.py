@@ -26,7 +26,6 @@ EVENTS = [
     *TYPES,
     "checkout.session.expired",
     "customer.created",
-    "customer.updated",
     "invoice.finalized",
     "price.created",
     "price.deleted",

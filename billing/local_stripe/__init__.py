@@ -23,6 +23,14 @@ Good to know. What differs from Stripe differs on purpose:
     somebody pays) or `past_due` (nothing). `POST /v1/test_helpers/_settings` sets it, where Stripe has its Dashboard.
   * Of an invoice all tries are one payment intent, each with a charge of its own. What a customer has to their credit
     (a downgrade) stands in `customer.balance` and is used when an invoice is finalised; it has no transactions.
+  * A card that is saved in the portal is charged nothing, whatever is open: the seller pays that with it, or the
+    customer does on the invoice's page. That Stripe's portal adds no charge of its own is inferred, not tried. Here the
+    card also becomes that of each living subscription. Stripe's may change the customer's default alone: readers must
+    reckon with both.
+  * A subscription follows its `latest_invoice`, be it a draft: paying an older one makes none `active` again.
+  * A card that pays on the invoice's page is used that once, and kept by nobody.
+  * A change of plan in the portal stays, though its payment was declined: the subscription is past due then. Whether
+    Stripe's portal undoes the change is not sure.
   * Prorations count seconds, of what discounts in percent leave of a price; fixed amounts off are for whole
     invoices. A price with another interval begins a new period, charged at once, whatever `proration_behavior` says of
     the credit for the old one. `payment_behavior=pending_if_incomplete` is not known.

@@ -512,11 +512,14 @@ class Api:
     # Invoices -------------------------------------------------------------------------------------
 
     def pay_invoice(self, params: Json, invoice_id: str) -> Json:
-        values = read(params, {"off_session": flag})
+        values = read(params, {"off_session": flag, "payment_method": text})
         invoice = self.store.get("invoice", invoice_id, "invoice")
+        chosen = values.get("payment_method")
+        card = self._own_card(chosen, invoice["customer"], "payment_method") if chosen else None
         if invoice["status"] not in ("draft", "open"):
             raise Problem(400, f"Invoice is {invoice['status']}, so it cannot be paid.", "invoice_not_open")
-        refusal = self.money.pay(invoice, by_hand=True, present=not values.get("off_session"))
+        # Stripe takes nobody to be there unless it is told so.
+        refusal = self.money.pay(invoice, by_hand=True, present=values.get("off_session") is False, card=card)
         if self.money.charges.is_asking(invoice):
             words = "This payment requires additional user action before it can be completed successfully."
             raise card_error(words, "invoice_payment_intent_requires_action")
@@ -525,10 +528,11 @@ class Api:
         return invoice
 
     def finalize_invoice(self, params: Json, invoice_id: str) -> Json:
-        read(params, {"auto_advance": flag})
+        values = read(params, {"auto_advance": flag})
         invoice = self.store.get("invoice", invoice_id, "invoice")
         if invoice["status"] != "draft":
             raise Problem(400, "This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+        invoice["auto_advance"] = values.get("auto_advance", invoice["auto_advance"])
         self.money.finalize(invoice)
         return invoice
 

@@ -96,6 +96,11 @@ class Charges:
         intent = self._known_intent(invoice)
         return bool(intent and intent["status"] == "requires_action")
 
+    def asked_card(self, invoice: Json) -> Json | None:
+        """The card whose bank asks."""
+        intent = self._known_intent(invoice)
+        return intent and self.store.find("payment_method", intent["payment_method"])
+
     def _known_intent(self, invoice: Json) -> Json | None:
         payment = self.payment_of(invoice)
         return payment and self.store.get("payment_intent", payment["payment"]["payment_intent"])
@@ -108,11 +113,13 @@ class Charges:
     def refuse_authentication(self, invoice: Json) -> None:
         """The customer did not authenticate: the intent wants another card."""
         intent = self._intent(invoice, None)
+        refused = self.store.find("payment_method", intent["payment_method"])
         error = {
             "type": "invalid_request_error",
             "code": "payment_intent_authentication_failure",
             "message": "The provided PaymentMethod has failed authentication. You can provide payment_method_data or "
             "a new PaymentMethod to attempt to fulfill this PaymentIntent again.",
+            **({"payment_method": self.store.public(refused)} if refused else {}),
         }
         intent.update(status="requires_payment_method", last_payment_error=error, next_action=None, payment_method=None)
         self.emit("payment_intent.payment_failed", intent)
@@ -137,6 +144,7 @@ class Charges:
             "code": code if is_asked else "card_declined",
             "decline_code": code,
             "message": DECLINED[code],
+            **({"payment_method": self.store.public(payer)} if payer else {}),
         }
         intent.update(status="requires_payment_method", last_payment_error=error, next_action=None)
         self.emit("payment_intent.payment_failed", intent)

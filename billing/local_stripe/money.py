@@ -88,8 +88,8 @@ class Money:
         customer["invoice_settings"]["default_payment_method"] = payment_method["id"]
         self.changed(customer, before)
 
-    def replace_card(self, payment_method: Json, customer: Json) -> bool:
-        """The card for everything from now on; open invoices are charged. False if one still fails.
+    def replace_card(self, payment_method: Json, customer: Json) -> None:
+        """The card for everything from now on. Nothing is charged to it now, whatever is open.
 
         The customer is there, and is taken to authenticate where the bank wants it.
         """
@@ -101,9 +101,6 @@ class Money:
                 before = self.store.public(subscription)
                 subscription["default_payment_method"] = payment_method["id"]
                 self.changed(subscription, before, "customer.subscription.updated")
-        unpaid = [each for each in self.store.of_customer("invoice", customer["id"]) if each["status"] == "open"]
-        refusals = [self.pay(invoice, by_hand=True, authenticated=True) for invoice in unpaid]
-        return not any(refusals)
 
     def _payer(self, subscription: Json) -> Json | None:
         customer = self.store.get("customer", subscription["customer"])
@@ -550,8 +547,15 @@ class Money:
 
     # Paying ---------------------------------------------------------------------------------------
 
-    def pay(self, invoice: Json, by_hand: bool = False, present: bool = False, authenticated: bool = False) -> str:
-        """Charges the card of the subscription, and moves invoice and subscription to where that leads.
+    def pay(
+        self,
+        invoice: Json,
+        by_hand: bool = False,
+        present: bool = False,
+        authenticated: bool = False,
+        card: Json | None = None,
+    ) -> str:
+        """Charges a card, or that of the subscription, and moves invoice and subscription to where that leads.
 
         Why it was declined, by decline code, or nothing when it was paid. A charge asked for `by_hand` (portal, API)
         that fails leaves the schedule of later tries as it was. A customer who is `present` can be asked to
@@ -563,7 +567,7 @@ class Money:
         refusal = ""
         # What costs nothing asks nobody.
         if invoice["amount_due"]:
-            refusal = self.charges.pay(invoice, self._payer(subscription), present, authenticated)
+            refusal = self.charges.pay(invoice, card or self._payer(subscription), present, authenticated)
         invoice["attempted"] = True
         invoice["attempt_count"] += 1
         if refusal:
@@ -583,15 +587,9 @@ class Money:
         invoice["status_transitions"]["paid_at"] = self.store.now()
         self.emit("invoice.paid", invoice)
         self.emit("invoice.payment_succeeded", invoice)
-        # As with Stripe it is the latest invoice that counts; an older one still open changes nothing.
-        if self._is_latest(invoice):
+        # As with Stripe it is the latest invoice that counts, be it a draft; an older one changes nothing.
+        if subscription["latest_invoice"] == invoice["id"]:
             self._move(subscription, ("incomplete", "past_due", "unpaid", "paused"), "active")
-
-    def _is_latest(self, invoice: Json) -> bool:
-        """Whether no later invoice of its subscription was ever there to be paid: drafts do not count."""
-        invoices = self.store.of_customer("invoice", invoice["customer"])
-        same = [each for each in invoices if subscription_of(each) == subscription_of(invoice)]
-        return next(each for each in reversed(same) if each["status"] not in ("draft", "void")) is invoice
 
     def _not_paid(self, invoice: Json, subscription: Json, by_hand: bool, refusal: str) -> None:
         """A first invoice is not tried again; others are, and at the end the account's setting decides."""
@@ -728,7 +726,11 @@ class Money:
     def authenticate(self, session: Json, ok: bool) -> None:
         """The customer authenticated, and the session is paid; or did not: Problem 402, another card may be tried."""
         begun = self.store.get("subscription", session["_subscription"])
-        invoice = self.store.get("invoice", begun["latest_invoice"])
+        self.answer_bank(self.store.get("invoice", begun["latest_invoice"]), ok)
+        self._finish_checkout(session, begun)
+
+    def answer_bank(self, invoice: Json, ok: bool) -> None:
+        """The customer authenticated, and the invoice is paid; or did not: Problem 402."""
         if not ok:
             self.charges.refuse_authentication(invoice)
             self.emit("invoice.payment_failed", invoice)
@@ -737,8 +739,7 @@ class Money:
                 "and try again.",
                 "payment_intent_authentication_failure",
             )
-        self.pay(invoice, by_hand=True, authenticated=True)
-        self._finish_checkout(session, begun)
+        self.pay(invoice, by_hand=True, authenticated=True, card=self.charges.asked_card(invoice))
 
     def _finish_checkout(self, session: Json, subscription: Json) -> bool:
         """Completes the session unless its subscription is still not paid."""

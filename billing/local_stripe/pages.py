@@ -4,9 +4,10 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from .cards import declined
 from .checkout_page import CheckoutPage
 from .money import Money
-from .page import Page, day, message, money_text, render
+from .page import Page, card_form, day, expiry, message, money_text, render
 from .periods import DAY
 from .portal_page import PortalPage, invoice_row, subscription_row
 from .store import Json, Problem, Store
@@ -43,16 +44,42 @@ class Pages:
                 return self.checkout.answer(session_id, posted, form)
             case ["p", "session", session_id, *rest]:
                 return self.portal.answer(session_id, rest, posted, form)
-            case ["i", invoice_id] if not posted:
-                return self.invoice(invoice_id)
+            case ["i", invoice_id]:
+                return self.invoice(invoice_id, posted, form)
         return message(404, "Page not found", "The local Stripe has no page at this address.")
 
     # Invoice --------------------------------------------------------------------------------------
 
-    def invoice(self, invoice_id: str) -> Page:
+    def invoice(self, invoice_id: str, posted: bool, form: dict[str, str]) -> Page:
         invoice = self.store.get("invoice", invoice_id)
+        if not posted:
+            return self._show_invoice(invoice, form)
+        try:
+            if invoice["status"] == "open":  # else pressed twice
+                self._pay_invoice(invoice, form)
+        except Problem as problem:
+            return self._show_invoice(invoice, form, problem.message)
+        return Page(303, location=f"/i/{invoice_id}")
+
+    def _pay_invoice(self, invoice: Json, form: dict[str, str]) -> None:
+        """The customer pays with a card that is used this once, and is there if the bank asks."""
+        if self.money.charges.is_asking(invoice):
+            return self.money.answer_bank(invoice, form.get("do") == "authenticate")
+        month, year = expiry(form.get("exp", ""))
+        card = self.money.make_card(form.get("number", ""), month, year)
+        refusal = self.money.pay(invoice, by_hand=True, present=True, card=card)
+        if refusal and not self.money.charges.is_asking(invoice):
+            raise declined(refusal)
+        return None
+
+    def _show_invoice(self, invoice: Json, form: dict[str, str], error: str = "") -> Page:
         currency, refunded = invoice["currency"], self._refunded(invoice)
+        if self.money.charges.is_asking(invoice) and not error:
+            total = money_text(invoice["amount_due"], currency)
+            return render("authenticate", {"price": {"name": f"Invoice {invoice['number']}"}, "total": total})
         context = {
+            "error": error,
+            "form": card_form(form, self.store.now()),
             "invoice": invoice,
             "row": invoice_row(invoice),
             "lines": [self._line(line) for line in invoice["lines"]["data"]],
@@ -62,7 +89,7 @@ class Pages:
             "refunded": money_text(refunded, currency) if refunded else "",
             "paid": day(invoice["status_transitions"]["paid_at"]),
         }
-        return render("invoice", context)
+        return render("invoice", context, 402 if error else 200)
 
     def _line(self, line: Json) -> dict[str, str]:
         return {

@@ -23,6 +23,10 @@ def invoices(local: RunningLocalStripe) -> list[str | None]:
     return [each.status for each in local.client.v1.invoices.list()][::-1]
 
 
+def newest(local: RunningLocalStripe) -> str:
+    return str(local.client.v1.invoices.list().data[0].id)
+
+
 def test_a_whole_life(local_stripe: RunningLocalStripe) -> None:
     subscription = local_stripe.subscribe(subscription_data={"metadata": {"bot": "7"}})
     assert subscription.status == "active" and subscription.metadata["bot"] == "7"
@@ -48,6 +52,11 @@ def test_a_whole_life(local_stripe: RunningLocalStripe) -> None:
     )
 
     local_stripe.change_card(portal)
+    assert (status(local_stripe, subscription), invoices(local_stripe)) == (
+        "past_due",
+        ["paid", "paid", "open"],
+    ), "a card that is saved is charged nothing"
+    local_stripe.client.v1.invoices.pay(newest(local_stripe))
     assert (status(local_stripe, subscription), invoices(local_stripe)) == ("active", ["paid"] * 3)
 
     local_stripe.cancel(portal, subscription.id)
@@ -101,8 +110,8 @@ def test_a_renewal_that_fails_is_retried_and_then_ends_the_subscription(
     local_stripe.change_card(portal, FAILS_LATER)
     local_stripe.advance(subscription["items"]["data"][0]["current_period_end"] - subscription.created + 60)
     for _ in range(3):  # What the customer tries does not use up Stripe's own tries.
-        with pytest.raises(PaymentRefused, match="declined when paying the open invoice"):
-            local_stripe.change_card(portal, FAILS_LATER)
+        with pytest.raises(PaymentRefused, match="declined"):
+            local_stripe.pay_invoice(newest(local_stripe), FAILS_LATER)
     local_stripe.advance(8 * DAY)
     assert status(local_stripe, subscription) == "past_due"
     local_stripe.advance(7 * DAY)
@@ -209,10 +218,14 @@ def test_an_unpaid_subscription_only_drafts_invoices(local_stripe: RunningLocalS
     draft = local_stripe.client.v1.invoices.list({"status": "draft"}).data[0]
     assert (draft.auto_advance, draft.number, draft.attempt_count) == (False, None, 0)
     local_stripe.change_card(local_stripe.open_portal(str(subscription.customer)))
-    assert status(local_stripe, subscription) == "active"
+    older = local_stripe.client.v1.invoices.list({"status": "open"}).data[0]
+    local_stripe.client.v1.invoices.pay(str(older.id))
     assert invoices(local_stripe) == ["paid", "paid", "draft"]
-    local_stripe.client.v1.invoices.finalize_invoice(str(draft.id))
+    assert status(local_stripe, subscription) == "unpaid", "its status follows the newest invoice, be it a draft"
+    finalized = local_stripe.client.v1.invoices.finalize_invoice(str(draft.id), {"auto_advance": False})
+    assert (finalized.status, finalized.auto_advance) == ("open", False)
     assert local_stripe.client.v1.invoices.pay(str(draft.id)).status == "paid"
+    assert status(local_stripe, subscription) == "active"
     local_stripe.advance(31 * DAY)
     assert invoices(local_stripe) == ["paid"] * 4
 

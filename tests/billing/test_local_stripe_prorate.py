@@ -133,6 +133,7 @@ def test_a_change_that_is_not_paid_is_past_due_and_tried_again(local_stripe: Run
     assert (changed.status, changed["items"]["data"][0]["price"]["id"]) == ("past_due", dearer)
     assert newest(local_stripe).next_payment_attempt
     local_stripe.change_card(portal)
+    local_stripe.client.v1.invoices.pay(str(newest(local_stripe).id))
     assert local_stripe.client.v1.subscriptions.retrieve(subscription.id).status == "active"
 
 

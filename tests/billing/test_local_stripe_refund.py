@@ -47,7 +47,10 @@ def test_each_try_is_a_charge_of_the_same_intent(local_stripe: RunningLocalStrip
     charges = local_stripe.client.v1.charges.list({"payment_intent": intent_id}).data
     assert [each.status for each in charges] == ["failed", "failed"]
     assert charges[0].failure_code == "card_declined" and charges[0].outcome.type == "issuer_declined"  # type: ignore[union-attr]
+    error = local_stripe.client.v1.payment_intents.retrieve(intent_id).last_payment_error
+    assert error and error.payment_method and error.payment_method.id == charges[0].payment_method
     local_stripe.change_card(portal)
+    local_stripe.client.v1.invoices.pay(str(invoice.id))
     intent = local_stripe.client.v1.payment_intents.retrieve(intent_id)
     assert (intent.status, intent.last_payment_error) == ("succeeded", None)
     found = local_stripe.client.v1.invoice_payments.list(

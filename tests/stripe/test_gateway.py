@@ -81,11 +81,12 @@ def test_a_card_that_fails_leads_to_grace_and_a_new_one_out_of_it(bot: Bot, cloc
     paid.look(bot.pk)
     bot.refresh_from_db()
     assert bot.paid_status == "past_due" and bot.unpaid_since and bot.retry_at
-    use_card(subscription, clock.customer, "pm_card_visa")
-    sdk.Invoice.pay(str(sdk.Subscription.retrieve(subscription).latest_invoice))
+    assert not gateway.collect(subscription), "its card was declined"
+    method = choose_card(clock.customer, "pm_card_visa")
     paid.look(bot.pk)
     bot.refresh_from_db()
     assert (bot.rung, bot.paid_status, bot.unpaid_since) == (Rung.PAID, "active", None)
+    assert sdk.Subscription.retrieve(subscription).default_payment_method == method
     gateway.cancel(subscription)
     gateway.cancel(subscription)
     read = gateway.read_subscription(subscription)
@@ -108,9 +109,14 @@ def test_all_that_is_charged_for_is_listed(bot: Bot) -> None:
 
 def use_card(subscription: str, customer: str, card: str) -> None:
     """Gives a subscription one of Stripe's own test cards."""
+    sdk.Subscription.modify(subscription, default_payment_method=choose_card(customer, card))
+
+
+def choose_card(customer: str, card: str) -> str:
+    """Saves one of Stripe's own test cards as the customer's default, as the portal does; its id."""
     method = sdk.PaymentMethod.attach(card, customer=customer)
     sdk.Customer.modify(customer, invoice_settings={"default_payment_method": method.id})
-    sdk.Subscription.modify(subscription, default_payment_method=method.id)
+    return method.id
 
 
 def subscribe(bot: Bot, customer: str) -> str:

@@ -164,8 +164,15 @@ class RunningLocalStripe:
         """Confirms another price in the portal; the address that leads to. Raises PaymentRefused."""
         return self._submit(portal_url, {"do": "change", "sub": subscription_id, "price": price_id})
 
+    def pay_invoice(self, invoice_id: str, card: str = "4242424242424242") -> None:
+        """Pays an open invoice on its own page, and authenticates where the bank asks. Raises PaymentRefused."""
+        page = f"{self.url}/i/{invoice_id}"
+        self._submit(page, {"do": "pay", **_card(card)})
+        if "Your bank asks" in self.see(page)[1]:
+            self._submit(page, {"do": "authenticate"})
+
     def change_card(self, portal_url: str, card: str = "4242424242424242") -> None:
-        """Sends the portal's card form. Raises PaymentRefused, also for a card that is saved but fails."""
+        """Sends the portal's card form: nothing is charged. Raises PaymentRefused for a card that can't be saved."""
         self._submit(portal_url, {"do": "card", **_card(card)})
 
     def cancel(self, portal_url: str, subscription_id: str) -> None:
