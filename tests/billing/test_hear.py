@@ -194,7 +194,10 @@ def test_a_customer_of_another_deployment_is_nobody_of_ours(
     assert stripe.app.store.get("customer", ours)["metadata"] == {
         settings.DJSTRIPE_SUBSCRIBER_CUSTOMER_KEY: str(owner.pk)
     }
-    theirs = sdk.Customer.create(email="stranger@example.com", metadata={"staging_user": str(owner.pk)})
+    theirs = sdk.Customer.create(
+        email="stranger@example.com",
+        metadata={key: str(owner.pk) for key in ("staging_user", "djstripe_subscriber")},
+    )
     stripe.settle()
     assert [each.id for each in Mirrored.objects.filter(subscriber=owner)] == [ours]
     assert Mirrored.objects.filter(id=theirs.id, subscriber=None).exists()
