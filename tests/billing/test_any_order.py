@@ -156,8 +156,10 @@ def failing(world: World) -> None:
 
 
 def put_right(world: World) -> None:
+    """With the new card charged by us, of which each event tells that comes after it."""
     failing(world)
     world.stripe.change_card(world.portal())
+    assert gateway.collect(world.stripe.app.store.all("subscription")[-1]["id"])
 
 
 def failed_for_good(world: World) -> None:

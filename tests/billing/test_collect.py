@@ -1,6 +1,7 @@
 """What is owed is charged to a better card by us: Stripe saves a new one, and charges nothing for that by itself."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from billing import gateway, jobs, paid
 from billing.ladder import Rung
 from pubs.models import Bot
 from tests.billing.conftest import Calendar, Customer
+from tests.billing.test_stripe_away import at_each_call
 from tests.support.local_stripe import DAY, RunningLocalStripe
 
 FAILS = "4000000000000341"
@@ -192,6 +194,31 @@ def test_a_look_that_breaks_off_before_the_draft_is_paid_is_completed_by_the_nex
     assert invoices(stripe) == ["paid", "paid", "open"]
     paid.look(failed_alice.bot.pk)
     assert failed_alice.see().rung == Rung.PAID and invoices(stripe) == ["paid"] * 3
+
+
+@pytest.mark.parametrize("how", ["answer lost", "500"])
+def test_wherever_a_look_breaks_off_the_next_ones_charge_each_invoice_once(
+    failed_alice: Customer, stripe: RunningLocalStripe, how: str
+) -> None:
+    stripe.after_retries("unpaid")
+    stripe.advance(40 * DAY)
+    stripe.change_card(failed_alice.open_portal())
+
+    def look(_: int) -> None:
+        with suppress(gateway.PaymentTrouble):
+            paid.look(failed_alice.bot.pk)
+
+    for _ in at_each_call(look, how):
+        pass
+    assert failed_alice.see().rung == Rung.PAID
+    assert invoices(stripe) == ["paid"] * 3 and charges(stripe).count("succeeded") == 3
+
+
+def test_a_comparison_has_another_card_charged(failed_alice: Customer, stripe: RunningLocalStripe) -> None:
+    """Its event and the job that it asked for are lost."""
+    new_card(failed_alice)
+    jobs.compare_all()
+    assert failed_alice.see().rung == Rung.PAID
 
 
 def test_nothing_is_charged_for_a_pub_that_is_deleted(failed_alice: Customer, stripe: RunningLocalStripe) -> None:

@@ -158,6 +158,22 @@ def test_unknown_pages_and_sessions_are_not_found(local: RunningLocalStripe) -> 
         assert local.see(local.url + path)[0] == 404
 
 
+def test_an_open_invoice_is_paid_on_its_page_though_the_bank_asks(local_stripe: RunningLocalStripe) -> None:
+    subscription = local_stripe.subscribe()
+    local_stripe.change_card(local_stripe.open_portal(str(subscription.customer)), "4000000000000341")
+    local_stripe.advance(32 * DAY)
+    invoice = local_stripe.client.v1.invoices.list({"status": "open"}).data[0]
+    assert "Pay this invoice" in local_stripe.see(str(invoice.hosted_invoice_url))[1]
+    with pytest.raises(PaymentRefused, match="declined"):
+        local_stripe.pay_invoice(str(invoice.id), "4000000000000341")
+    local_stripe.pay_invoice(str(invoice.id), "4000002760003184")
+    assert local_stripe.client.v1.invoices.retrieve(str(invoice.id)).status == "paid"
+    assert local_stripe.client.v1.subscriptions.retrieve(subscription.id).status == "active"
+    assert "Pay this invoice" not in local_stripe.see(str(invoice.hosted_invoice_url))[1]
+    local_stripe.pay_invoice(str(invoice.id))
+    assert len([each for each in local_stripe.client.v1.charges.list() if each.paid]) == 2, "pressed twice"
+
+
 def test_the_index_moves_the_clock(local_stripe: RunningLocalStripe) -> None:
     local_stripe.subscribe()
     assert "ada@example.com" in local_stripe.see(local_stripe.url + "/")[1]
