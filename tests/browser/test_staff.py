@@ -102,7 +102,7 @@ def test_staff_comp_a_pub_and_give_its_payment_back(
     page.get_by_label("Reason").fill("You were charged by mistake.")
     page.get_by_label("End the subscription now, too").check()
     page.get_by_role("button", name="Give back a payment of Harbour Garden").click()
-    expect(page.get_by_text("It must be between nothing and €9, which is left.")).to_be_visible()
+    expect(page.get_by_text("It must be between nothing and €9, which was paid.")).to_be_visible()
     page.get_by_label("Amount").fill("4.50")
     page.get_by_role("button", name="Give back a payment of Harbour Garden").click()
     expect(page.get_by_text("€4.50 of invoice")).to_be_visible()
