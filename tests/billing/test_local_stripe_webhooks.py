@@ -165,7 +165,7 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
 def test_a_corrupt_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
     state = tmp_path / "stripe.json"
     state.write_text(text)
-    with pytest.raises(CorruptState, match=r"stripe\.json .*Move the file away") as failed:
+    with pytest.raises(CorruptState, match=r"stripe\.json.* Move the file away") as failed:
         make_app(state, "http://127.0.0.1:1")
     assert "\n" not in str(failed.value)
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 FAILS = "4000000000000341"
 # By then a pub is up, has been looked at, and its payment has failed: so long its grace lasts from the beginning on.
-PATIENCE = timedelta(seconds=120)
+PATIENCE = timedelta(seconds=80)
 
 
 @pytest.fixture
@@ -258,8 +258,8 @@ def test_a_pub_that_staff_comp_runs_without_a_payment_and_stops_at_its_end(
     with pytest.raises(PaymentRefused):
         owner.stripe.pay(owner.press("checkout", offer="pub-monthly-1gb"), "4000000000000002")
     staff = make.user("staff", is_staff=True, is_superuser=True)
-    paid.comp(owner.bot.pk, timezone.now() + timedelta(seconds=75), "For the festival", staff)
-    owner.wait(Status.UP, 60)
+    paid.comp(owner.bot.pk, timezone.now() + timedelta(seconds=50), "For the festival", staff)
+    owner.wait(Status.UP, 45)
     assert owner.see().rung == Rung.COMPED and owner.bot.subscription_id == ""
     until("the comp is over", lambda: owner.see().rung == Rung.KEPT, 120)
     until("its container is gone", lambda: not Watch(engine, owner.bot).containers(), 60)
