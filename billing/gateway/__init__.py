@@ -20,7 +20,7 @@ from billing.gateway.events import (
     events_after,
     newest_event,
 )
-from billing.gateway.portal import FLOWS, Impossible, ensure_portal, open_portal
+from billing.gateway.portal import FLOWS, Impossible, open_portal
 from billing.gateway.prices import Offer, offer_of, offers
 from billing.gateway.refunds import PaidInvoice, Reason, Refunded, Refused, paid_invoices, refund, refund_newest
 from billing.gateway.set_up import ensure_webhook_endpoint, set_up, set_up_catalogue
@@ -66,7 +66,6 @@ __all__ = [
     "collect",
     "connect",
     "customer_for",
-    "ensure_portal",
     "ensure_webhook_endpoint",
     "events_after",
     "live_subscriptions",

@@ -26,7 +26,6 @@ def stripe(db: None, settings: Settings) -> Iterator[RunningLocalStripe]:
         settings.STRIPE_API_HOST = running.url
         gateway.connect()
         gateway.set_up_catalogue()
-        gateway.ensure_portal()
         yield running
 
 

@@ -62,7 +62,6 @@ def stripe(transactional_db: None, settings: Any) -> Iterator[RunningLocalStripe
         settings.SECURE_CSP = django_settings.SECURE_CSP | {"form-action": ["'self'", running.url]}
         gateway.connect()
         gateway.set_up_catalogue()
-        gateway.ensure_portal()
         yield running
 
 

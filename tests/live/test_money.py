@@ -45,7 +45,6 @@ def stripe(transactional_db: None, settings: Any) -> Iterator[RunningLocalStripe
         settings.STRIPE_API_HOST = running.url
         gateway.connect()
         gateway.set_up_catalogue()
-        gateway.ensure_portal()
         yield running
 
 
