@@ -238,9 +238,10 @@ def test_a_bigger_plan_gives_the_same_pub_more_memory_and_never_two_of_it(
         stripe.change_plan(owner.press("portal"), subscription, bigger.price_id)
 
         def has_grown() -> bool:
-            found = [each.attrs for each in watch.containers()]
-            memory = [each["HostConfig"]["Memory"] for each in found]
-            return memory == [2 * 2**30] and found[0]["State"]["Health"]["Status"] == "healthy"
+            memory = [each.attrs["HostConfig"]["Memory"] for each in watch.containers()]
+            # The swarm hears a moment after the engine that the new container is healthy.
+            healthy = {each.bot_id for each in EngineSwarm().look().services if each.healthy}
+            return memory == [2 * 2**30] and owner.bot.pk in healthy
 
         until("its container has 2 GB", has_grown, 120)
         owner.wait(Status.UP)
