@@ -5,7 +5,7 @@ from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
 from billing.api import CheckoutView, PaymentView, PortalView, PricesView
-from pubs.api import CatalogueView, CommandViewSet, PubViewSet, StatusChangeViewSet
+from pubs.api.pubs import CatalogueView, CommandViewSet, PubViewSet, StatusChangeViewSet
 
 router = SimpleRouter(use_regex_path=False)
 router.register("pubs", PubViewSet, basename="api-pub")

@@ -192,6 +192,9 @@ CELERY_BEAT_SCHEDULE = {
     "look at payments that are due": {"task": "billing.look_at_due", "schedule": 15, "options": {"expires": 15}},
     "look at Stripe": {"task": "billing.read_events", "schedule": 30, "options": {"expires": 30}},
     "compare all with Stripe": {"task": "billing.compare_at_night", "schedule": 600, "options": {"expires": 600}},
+    "look how pubs answer": {"task": "orchestrator.check_pubs", "schedule": 60, "options": {"expires": 60}},
+    "look for troubles of pubs": {"task": "orchestrator.look_for_troubles", "schedule": 20, "options": {"expires": 20}},
+    "roll up samples": {"task": "orchestrator.roll_up", "schedule": 60, "options": {"expires": 60}},
     "send what is left in the outbox": {"task": "mailer.sweep", "schedule": 30, "options": {"expires": 30}},
 }
 
@@ -383,6 +386,11 @@ MAX_HUBS = env.number("MAX_HUBS", 1)
 SPARE_PLACES = env.number("SPARE_PLACES", 0)
 # How long a drained machine is kept, with the volumes as they were, in case a pub does not start where it is now.
 DRAINED_REST_MINUTES = 10
+# Disk that a pub may fill before its owner is warned, for each GB of memory that is paid for.
+PUB_DISK_GB = env.number("PUB_DISK_GB", 10)
+# A pub that crashes so often within so many minutes is stopped, and tried again after a rest.
+CRASHES_MAX = env.number("CRASHES_MAX", 5)
+CRASH_MINUTES = env.number("CRASH_MINUTES", 10)
 # How workers and the broadcaster reach the engine of each hub: a folder with ca.pem, cert.pem and key.pem.
 ENGINE_TLS = Path(env.text("ENGINE_TLS", str(VAR / "engine-tls")))
 ENGINE_PORT = env.number("ENGINE_PORT", 2376)

@@ -24,11 +24,10 @@ TRY_AGAIN = 1012
 SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 
 
-class PubConsumer(AsyncJsonWebsocketConsumer):
-    """A pub's page, live: stats each second, and its pieces drawn again when a row changed."""
+class OwnPubConsumer(AsyncJsonWebsocketConsumer):
+    """Something of a pub, live, for its owner: for all others there is no such pub."""
 
-    watching: asyncio.Task[None] | None = None
-    closing: asyncio.Task[None] | None = None
+    bot_id: UUID
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_if_there(message: Any) -> None:
@@ -39,11 +38,35 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
         await super().__call__(scope, receive, send_if_there)
 
     async def connect(self) -> None:
-        self.bot_id: UUID = self.scope["url_route"]["kwargs"]["bot_id"]
+        self.bot_id = self.scope["url_route"]["kwargs"]["bot_id"]
         await self.accept()
         if await self._bot() is None:
             await self.close(NOT_FOUND)
             return
+        await self.begin()
+
+    async def begin(self) -> None:
+        """The pub is the visitor's: what follows."""
+
+    def _look_up(self) -> Bot | None:
+        """The bot, as long as it is the visitor's and the visitor is still signed in."""
+        # The session as it is now: signed out, or signed in with a password that was changed since, ends it.
+        session = SessionStore(self.scope["session"].session_key)
+        user = get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]
+        return user.bots.alive().filter(pk=self.bot_id).first() if user.is_authenticated else None
+
+    @database_sync_to_async
+    def _bot(self) -> Bot | None:
+        return self._look_up()
+
+
+class PubConsumer(OwnPubConsumer):
+    """A pub's page, live: stats each second, and its pieces drawn again when a row changed."""
+
+    watching: asyncio.Task[None] | None = None
+    closing: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
         await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
         # What happened between the page's first paint and now is not lost.
         await self.pub_changed({})
@@ -83,17 +106,6 @@ class PubConsumer(AsyncJsonWebsocketConsumer):
     async def command_changed(self, event: dict[str, Any]) -> None:
         if html := await self._render_command(event["id"]):
             await self.send_json({"kind": "command", "id": event["id"], "html": html})
-
-    def _look_up(self) -> Bot | None:
-        """The bot, as long as it is the visitor's and the visitor is still signed in."""
-        # The session as it is now: signed out, or signed in with a password that was changed since, ends it.
-        session = SessionStore(self.scope["session"].session_key)
-        user = get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]
-        return user.bots.alive().filter(pk=self.bot_id).first() if user.is_authenticated else None
-
-    @database_sync_to_async
-    def _bot(self) -> Bot | None:
-        return self._look_up()
 
     @database_sync_to_async
     def _render_pub(self) -> str:

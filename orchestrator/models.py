@@ -57,6 +57,9 @@ class Hub(models.Model):
     emptied_at = models.DateTimeField(null=True, blank=True, help_text="since when no bot is placed on it")
     told_at = models.DateTimeField(null=True, blank=True, help_text="when staff were told of its loss")
     failed_at = models.DateTimeField(null=True, blank=True, help_text="when the cloud failed to give us this machine")
+    # Broadcasters divide the hubs among them, so that nothing is streamed or sampled twice.
+    watched_by = models.ForeignKey("Broadcaster", on_delete=models.SET_NULL, null=True, blank=True, related_name="hubs")
+    watched_until = models.DateTimeField(null=True, blank=True, help_text="nobody else watches it before")
 
     objects = HubQuerySet.as_manager()
 
@@ -65,6 +68,19 @@ class Hub(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Broadcaster(models.Model):
+    """A process that watches hubs: it samples their pubs, and streams to those who look."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    host = models.CharField(max_length=255, blank=True)
+    started_at = models.DateTimeField(auto_now_add=True)
+    seen_at = models.DateTimeField(help_text="its last sign of life")
+    streams = models.PositiveIntegerField(default=0, help_text="streams of stats and logs that it holds open")
+
+    def __str__(self) -> str:
+        return f"broadcaster on {self.host}"
 
 
 # How long a hub may stay in a state. docs/hubs.md says what follows then.
@@ -219,6 +235,13 @@ class Placement(models.Model):
     rests_until = models.DateTimeField(null=True, blank=True, help_text="it was refused, and is tried again then")
     refusals = models.PositiveSmallIntegerField(default=0, help_text="in a row; each makes the rest longer")
     trouble = models.CharField(max_length=500, blank=True, help_text="the last refusal, in Docker's words")
+    crash_rest_until = models.DateTimeField(
+        null=True, blank=True, help_text="it crashed too often, and is not started before"
+    )
+    crash_rests = models.PositiveSmallIntegerField(default=0, help_text="in a row; each is longer")
+    crash_restarts = models.PositiveIntegerField(
+        default=0, help_text="its owner's restarts when the rest began: one more ends it"
+    )
 
     def __str__(self) -> str:
         return f"{self.bot_id} on {self.hub_id}, port {self.port}"

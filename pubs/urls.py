@@ -1,6 +1,6 @@
 from django.urls import URLPattern, URLResolver, include, path
 
-from pubs import views
+from pubs.views import pub as views
 
 pub_urls = [
     path("", views.pub, name="pub"),

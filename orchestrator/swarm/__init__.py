@@ -92,6 +92,33 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A container of a pub that has ended, for whatever reason."""
+
+    bot_id: UUID
+    container: str
+    at: datetime
+    exit_code: int
+    out_of_memory: bool
+    unhealthy: bool  # it was ended because it no longer passed its health check
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a node's own engine says of its pubs at one moment."""
+
+    stats: dict[UUID, Stats]
+    ended: tuple[Ended, ...]  # as far as the engine still has them: the same ones come again with the next glance
+
+
+@dataclass(frozen=True)
+class LogLine:
+    at: datetime
+    text: str
+    is_error: bool = False  # from stderr
+
+
+@dataclass(frozen=True)
 class JoinTicket:
     token: str
     managers: list[str]  # host:port
@@ -164,6 +191,15 @@ class Swarm(Protocol):
 
     def stats(self, service: str) -> AsyncIterator[Stats]:
         """Docker's stats of the service's container, a sample a second, until the container ends."""
+
+    def glances(self, node_id: str, seconds: float) -> AsyncIterator[Glance]:
+        """All pubs of the node, again each `seconds`, with rates and CPU over that time: no stream is held open."""
+
+    def logs(self, bot_id: UUID, node_id: str, tail: int, follow: bool = False) -> AsyncIterator[LogLine]:
+        """The last lines that a bot's containers on the node wrote, the oldest first, one that has ended included.
+
+        With `follow` also what is written from now on, until the container ends.
+        """
 
 
 def digest_of(values: Any) -> str:

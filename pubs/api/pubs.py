@@ -1,4 +1,4 @@
-"""The API of pubs and their commands: all that their pages can do."""
+"""Pubs themselves, what happened to them and what is asked of them."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The customer's pages. The look-up of the bot is the permission; what is done, the bot does itself."""
+"""A pub's own page, and what its owner does there: what is done, the bot does itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,27 +13,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.models import User
 from pubs import catalogue, live
 from pubs.forms import DeleteForm, NameForm, RenameForm
 from pubs.models import Bot
+from pubs.views.own import AuthenticatedRequest, own, wants_piece
 
 ANSWERS_SHOWN = 10
-
-
-class AuthenticatedRequest(HttpRequest):
-    """Behind `login_required`."""
-
-    user: User
-
-
-def own(request: AuthenticatedRequest, pk: UUID) -> Bot:
-    return get_object_or_404(Bot.objects.alive().filter(owner=request.user), pk=pk)
-
-
-def wants_piece(request: HttpRequest) -> bool:
-    """Whether our own script asks: it puts a piece into the page that it has."""
-    return request.headers.get("X-Requested-With") == "fetch"
 
 
 @require_safe

@@ -1,7 +1,7 @@
-"""What a customer owns: bots, what happened to them, and what was asked of them.
+"""Bots, how their status and payment changed, and what was asked of them.
 
-Each column has one writer. Owner: name, switched_on, restarts, deleted_at. Billing: all from `paid` to `memory_gb`.
-Orchestrator: status and all that is observed.
+Each column has one writer. Owner: name, switched_on, restarts, status_public, deleted_at. Billing: all from `paid` to
+`memory_gb`. Orchestrator: status and all that is observed.
 """
 
 import unicodedata
@@ -156,6 +156,8 @@ class Bot(models.Model):
         blank=True,
         help_text="what the owner knows of",
     )
+
+    status_public = models.BooleanField(default=False, help_text="whether anybody may see how it is: the owner's wish")
 
     objects = BotQuerySet.as_manager()
 

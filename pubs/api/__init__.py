@@ -1,0 +1,1 @@
+"""The API of pubs: all that their pages can do."""
