@@ -21,9 +21,9 @@ demo:  ## be a customer of the running service: join, pay, invite a second peer;
 	@scripts/setup.sh run
 	@exec $(python) manage.py demo $(ARGS)
 
-test:  ## all tests; ARGS="-k invite" goes to pytest
+test:  ## all tests, in two processes; ARGS="-k invite" goes to pytest, ARGS="-n 0" makes it one
 	@scripts/setup.sh test
-	@exec $(python) -m pytest $(ARGS)
+	@exec $(python) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 bench:  ## all measurements, each against its target
 	@scripts/setup.sh run

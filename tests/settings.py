@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 
 VAR = Path(os.environ.get("TEST_VAR") or tempfile.mkdtemp(prefix="buttcloud-test-"))
-# Where the set-up noted the image that it built.
-built_image = Path(os.environ.get("BUTTCLOUD_VAR") or Path(__file__).parent.parent / "var") / "pub_image"
+# What the set-up made is there, for the processes that pytest starts too.
+given = os.environ.get("BUTTCLOUD_VAR") or f"{Path(__file__).parents[1]}/var"
+SET_UP = Path(os.environ.setdefault("TEST_SET_UP", given))
+built_image = SET_UP / "pub_image"
 os.environ.update(
     BUTTCLOUD_VAR=str(VAR),
     DEPLOYMENT=f"test{os.getpid()}",

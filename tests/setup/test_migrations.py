@@ -11,7 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 OURS = [config.label for config in apps.get_app_configs() if Path(config.path).parent == settings.BASE_DIR]
 MIGRATIONS = [
     (label, name, migration)
-    for (label, name), migration in MigrationLoader(None).disk_migrations.items()
+    for (label, name), migration in sorted(MigrationLoader(None).disk_migrations.items())
     if label in OURS
 ]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.settings import built_image
+from tests.settings import SET_UP
 
 HERE = Path(__file__).parent
-INSTALLED = built_image.parent / "openstack"
+INSTALLED = SET_UP / "openstack"
 # A minute, on a quiet machine of two cores.
 START_SECONDS = 600
 
