@@ -8,16 +8,18 @@ import segno
 from django import template
 from django.conf import settings
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from pubs import shown as looks
 from pubs.catalogue import CATALOGUE
 from pubs.models import Command
+from pubs.units import age, size
 
 register = template.Library()
 register.filter("shown", looks.shown)
 register.filter("is_stale", looks.is_stale)
 register.filter("history", looks.history)
+register.filter("age", age)
+register.filter("size", size)
 
 # Keys of the pub's answers, by what their values are.
 TIMES = frozenset({"created", "lastUsed", "revoked", "since"})
@@ -46,30 +48,6 @@ INTERNALS = ("memory", "loopDelayMs", "indexed", "volumeFree", "volumeSize")
 def contact() -> str:
     """The address that customers write to."""
     return settings.CONTACT_EMAIL
-
-
-@register.filter
-def age(at: datetime | str | None) -> str:
-    """How long ago, in one unit: 4 s ago. `age` in format.js says the same."""
-    moment = parse_datetime(at) if isinstance(at, str) else at
-    if moment is None:
-        return "never"
-    seconds = max(0, int((timezone.now() - moment).total_seconds()))
-    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
-        if number := seconds // size:
-            return f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''} ago"
-    return f"{seconds} s ago"
-
-
-@register.filter
-def size(count: float | None) -> str:
-    """Bytes with a unit, 1024 to the next. `size` in format.js says the same."""
-    value = float(count or 0)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1024 or unit == "GB":
-            break
-        value /= 1024
-    return f"{value:.{0 if value >= 100 or unit == 'B' else 1}f}".removesuffix(".0") + f" {unit}"
 
 
 @register.simple_tag
