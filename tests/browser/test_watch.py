@@ -35,7 +35,7 @@ def test_figures_change_each_second_and_are_drawn(page: Page, running_pub: Bot) 
         page.wait_for_function("before => document.getElementById('stats').dataset.at !== before", arg=received)
         received = page.locator("#stats").get_attribute("data-at")
     charts = page.locator("[data-chart] canvas")
-    expect(charts).to_have_count(4)
+    expect(charts).to_have_count(5)
     assert all(ink(chart) for chart in page.locator("[data-chart]").all())
 
 

@@ -16,7 +16,7 @@ export const units = {
   size,
   rate: (bytes) => `${size(bytes)}/s`,
   percent: (value) => `${value.toFixed(1)} %`,
-  count: String,
+  processes: (number) => `${number} process${number === 1 ? "" : "es"}`,
 };
 
 export function age(seconds) {

@@ -7,10 +7,10 @@ import { ask, parse } from "./pieces.js";
 import { follow } from "./socket.js";
 
 const STALE = 60; // seconds, as in shown.py
+const FRESH = 5; // seconds that a figure is taken for what is
 const LOOK_AGAIN = 20; // seconds since the server last said how the pub is
 const stats = document.getElementById("stats");
 const link = document.getElementById("link");
-const add = charts(stats);
 let ahead = 0; // how much the server's clock is ahead of ours, in ms
 let drawnAt = performance.now();
 
@@ -28,15 +28,15 @@ function drawPub(html) {
   }
   if (essence(old) === essence(fresh)) Object.assign(old.dataset, { now: fresh.dataset.now, seen: fresh.dataset.seen ?? "" });
   else replace(old, fresh);
-  const seen = pub().querySelector(".seen [data-age]");
-  if (seen) seen.dataset.age = fresh.dataset.seen;
+  const ages = fresh.querySelectorAll("[data-age]");
+  pub().querySelectorAll("[data-age]").forEach((place, i) => (place.dataset.age = ages[i].dataset.age));
   tick();
 }
 
-// What a reader sees but for the age, which ticks by itself: no redraw, no lost selection when nothing else changed.
+// What a reader sees but for the ages, which tick by themselves: no redraw, no lost selection when nothing else changed.
 function essence(piece) {
   const copy = piece.cloneNode(true);
-  copy.querySelector(".seen [data-age]")?.remove();
+  for (const place of copy.querySelectorAll("[data-age]")) place.replaceWith("age");
   for (const fold of copy.querySelectorAll("details")) fold.open = false;
   for (const button of copy.querySelectorAll("[data-copy]")) button.textContent = "";
   return copy.dataset.status + copy.innerHTML;
@@ -71,14 +71,16 @@ async function lookAgain() {
 
 // --- Figures ---
 
+// A frame that comes late, or again after a reconnect, never covers a newer one.
 function drawStats(sample) {
+  if (Date.parse(sample.at) <= Date.parse(stats.dataset.at)) return;
   stats.dataset.at = sample.at;
   add(sample);
-  if (document.hidden) return;
   for (const place of stats.querySelectorAll("[data-stat]")) {
     const value = sample[place.dataset.stat];
     place.textContent = value == null ? "–" : units[place.dataset.unit](value);
   }
+  for (const place of stats.querySelectorAll(".when-old")) place.dataset.age = sample.at;
 }
 
 function tick() {
@@ -94,7 +96,7 @@ function tick() {
 function tickStats() {
   const { at } = stats.dataset;
   if (!at) return;
-  const old = secondsSince(at) > 5;
+  const old = secondsSince(at) > FRESH;
   stats.toggleAttribute("data-old", old);
   document.getElementById("stats-age").textContent = old ? `Figures from ${age(secondsSince(at))}` : "New each second";
 }
@@ -112,6 +114,8 @@ const kinds = {
   command: ({ html }) => show(html),
 };
 ahead = Date.parse(pub().dataset.now) - Date.now();
+const { add } = charts(stats, () => (Date.now() + ahead) / 1000);
 follow(stats.dataset.socket, { onMessage: (message) => kinds[message.kind]?.(message), onState: say });
+tick();
 setInterval(tick, 1000);
 document.addEventListener("visibilitychange", tick);
