@@ -12,7 +12,8 @@ from channels.layers import get_channel_layer
 from django.db import DatabaseError
 
 from orchestrator import swarm
-from orchestrator.swarm import SwarmError, service_name
+from orchestrator.models import Placement
+from orchestrator.swarm import SwarmError
 from pubs import live
 from pubs.models import Bot, Status
 
@@ -93,7 +94,8 @@ class Broadcaster:
         """Pass samples on until the container ends or nobody looks any more."""
         layer = get_channel_layer()
         assert layer is not None
-        samples = swarm.connect().stats(service_name(bot_id))
+        placement = await Placement.objects.select_related("hub").aget(bot=bot_id)
+        samples = swarm.connect().stats(bot_id, placement.hub.node_id)
         try:
             while self._is_watched(bot_id):
                 # An engine that says nothing any more must not hold the stream for ever.

@@ -189,8 +189,8 @@ class Swarm(Protocol):
     def run(self, service: str, argv: list[str], timeout: float) -> Output:
         """Run a program in the service's container; it is killed after `timeout` seconds (exit code 124 or 137)."""
 
-    def stats(self, service: str) -> AsyncIterator[Stats]:
-        """Docker's stats of the service's container, a sample a second, until the container ends."""
+    def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[Stats]:
+        """Docker's stats of the bot's container on the node, a sample a second, until the container ends."""
 
     def glances(self, node_id: str, seconds: float) -> AsyncIterator[Glance]:
         """All pubs of the node, again each `seconds`, with rates and CPU over that time: no stream is held open."""

@@ -1,7 +1,7 @@
 """The door to one engine: a Unix socket, or mutual TLS to the engine of another machine.
 
-docker-py carries what is asked and aiodocker the streams for asyncio; the words are those of Docker's own API, without
-the defaults that docker-py's helpers put in.
+docker-py carries what threads ask and aiohttp what asyncio asks; the words are those of Docker's own API, without the
+defaults that docker-py's helpers put in.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import Any
 
-import aiodocker
 import aiohttp
 import docker
+import orjson
 from django.conf import settings
 from docker.errors import DockerException
 from docker.tls import TLSConfig
@@ -40,6 +40,8 @@ SOCKET_OPTIONS = [
     *((socket.IPPROTO_TCP, getattr(socket, name), n) for name, n in _PROOF_OF_LIFE.items() if hasattr(socket, name)),
 ]
 SESSIONS = 20  # kept open for each engine
+KEPT_SECONDS = 60  # a connection of asyncio that nothing is asked through
+SILENCE_SECONDS = 8
 PIECE = 2**18  # bytes of a stream that are held in memory
 
 Files = tuple[str, ...]  # an authority's certificate, our own, and the key to it; or none
@@ -82,8 +84,7 @@ class Client:
                 with session.request(method, address, stream=True, allow_redirects=False, **wish) as answer:
                     yield answer.raw
         except (DockerException, HTTPError, OSError) as error:
-            self._api = ""  # it may come back as another version
-            raise Unreachable(f"The Docker engine at {self.url} does not answer: {_why(error)}") from error
+            raise self.silent(error) from error
 
     @contextmanager
     def _session(self) -> Iterator[docker.APIClient]:
@@ -132,27 +133,56 @@ class Client:
                 raise Unreachable(f"The Docker engine at {self.url} is not ready: it answered {answer.status}.")
             return tuple(int(part) for part in answer.headers["Api-Version"].split("."))
 
-    # --- a stream for asyncio ----------------------------------------------------------------------------------------
-    async def stats(self, container: str) -> AsyncIterator[dict[str, Any]]:
-        """Docker's own samples, one a second."""
+    # --- for asyncio -------------------------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def talk(self, at_once: int = 1, silence: float | None = SILENCE_SECONDS) -> AsyncIterator["Talk"]:
+        """Connections that are kept open until the block ends. `silence`: the longest that is borne; None: any."""
         api = await asyncio.to_thread(lambda: self.api)
-        url = self.url.replace("tcp://", "https://") if self.files else self.url
-        tls = _context(self.files) if self.files else None
-        # Only the connection may time out; samples come as long as there is a container.
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        engine = aiodocker.Docker(url=url, ssl_context=tls, timeout=limit, api_version=f"v{api}")
-        samples = engine.containers.container(container).stats(stream=True)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+        address = "http://docker" if self.url.startswith("unix://") else self.url.replace("tcp://", "http://")
+        if self.files:
+            address = address.replace("http://", "https://")
+        async with aiohttp.ClientSession(connector=self._connector(at_once), timeout=limit) as session:
+            yield Talk(self, session, f"{address}/v{api}")
+
+    def _connector(self, at_once: int) -> aiohttp.BaseConnector:
+        if self.url.startswith("unix://"):
+            path = self.url.removeprefix("unix://")
+            return aiohttp.UnixConnector(path, limit=at_once, keepalive_timeout=KEPT_SECONDS)
+        return aiohttp.TCPConnector(
+            limit=at_once,
+            keepalive_timeout=KEPT_SECONDS,
+            ssl=_context(self.files) if self.files else True,
+            socket_factory=_socket,
+        )
+
+    def silent(self, error: BaseException) -> Unreachable:
+        self._api = ""  # it may come back as another version
+        return Unreachable(f"The Docker engine at {self.url} does not answer: {_why(error)}")
+
+
+class Talk:
+    """Questions to one engine from an event loop."""
+
+    def __init__(self, client: Client, session: aiohttp.ClientSession, address: str) -> None:
+        self._client, self._session, self._address = client, session, address
+
+    @asynccontextmanager
+    async def stream(self, path: str, **params: str) -> AsyncIterator[aiohttp.StreamReader]:
+        """The answer, unread. NotRunning if there is no such container."""
         try:
-            async for sample in samples:
-                yield sample
-        except aiodocker.DockerError as error:
-            raise NotRunning(error.message) from error
-        except (OSError, aiohttp.ClientError, aiodocker.exceptions.DockerContainerError) as error:
-            raise Unreachable(f"The Docker engine at {self.url} does not answer: {error}") from error
-        finally:
-            # In this order, or asyncio complains of a connection that nobody closed.
-            await engine.close()
-            await samples.aclose()  # type: ignore[attr-defined]
+            async with self._session.get(self._address + path, params=params) as answer:
+                if answer.status >= 400:
+                    said = _words(answer.status, await answer.read())
+                    raise (NotRunning if answer.status == 404 else SwarmError)(said)
+                yield answer.content
+        except (OSError, aiohttp.ClientError) as error:
+            raise self._client.silent(error) from error
+
+    async def get(self, path: str, **params: str) -> Any:
+        """The decoded answer."""
+        async with self.stream(path, **params) as answer:
+            return orjson.loads(await answer.read())
 
 
 @lru_cache(maxsize=10)
@@ -205,6 +235,14 @@ def _context(files: Files) -> ssl.SSLContext:
     return context
 
 
+def _socket(address: Any) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    for level, option, value in SOCKET_OPTIONS:
+        made.setsockopt(level, option, value)
+    return made
+
+
 def _why(error: BaseException) -> str:
     """The system's own words, at the root of what docker-py, requests and urllib3 made of them."""
     while isinstance(deeper := error.__cause__ or error.__context__, (HTTPError, OSError)):
@@ -213,8 +251,11 @@ def _why(error: BaseException) -> str:
 
 
 def _message(answer: BaseHTTPResponse) -> str:
-    said = answer.read().decode(errors="replace")
+    return _words(answer.status, answer.read())
+
+
+def _words(status: int, said: bytes) -> str:
     try:
         return str(json.loads(said)["message"])
     except (ValueError, KeyError, TypeError):
-        return f"Docker answered {answer.status}: {said[:200]}"
+        return f"Docker answered {status}: {said.decode(errors='replace')[:200]}"

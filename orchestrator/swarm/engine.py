@@ -18,10 +18,12 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.conf import settings
 from urllib3 import BaseHTTPResponse
 
 from orchestrator.swarm import (
+    Glance,
     JoinTicket,
     Node,
     NotRunning,
@@ -35,7 +37,8 @@ from orchestrator.swarm import (
     service_name,
 )
 from orchestrator.swarm.client import ANSWER_SECONDS, PIECE, Client, engine_at, engine_on
-from orchestrator.swarm.sample import sample
+from orchestrator.swarm.glance import TASK, glances
+from orchestrator.swarm.sample import is_last_word, sample
 from orchestrator.swarm.spec import (
     BOT,
     DEPLOYMENT,
@@ -46,6 +49,7 @@ from orchestrator.swarm.spec import (
     init_spec,
     labels,
     service_spec,
+    uuid_or_none,
 )
 from orchestrator.swarm.volume import copy_volume
 from pubs.live import Stats
@@ -311,16 +315,27 @@ class EngineSwarm:
         code = engine.call("GET", f"{program}/json")["ExitCode"]
         return Output(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
-    async def stats(self, service: str) -> AsyncIterator[Stats]:
-        engine, container = await asyncio.to_thread(self._container, service)
-        before: Dict | None = None
-        async with aclosing(engine.stats(container)) as samples:  # type: ignore[type-var]
-            seq = 0
-            async for raw in samples:
-                if not raw.get("memory_stats"):
-                    return  # the last words of a container that ended
-                yield sample(raw, before, seq)
-                before, seq = raw, seq + 1
+    async def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[Stats]:
+        engine = await asyncio.to_thread(self._engine, node_id)
+        its = json.dumps({"label": [f"{BOT}={bot_id}", TASK]})
+        async with engine.talk() as talk:
+            running = await talk.get("/containers/json", filters=its)
+            if not running:
+                raise NotRunning("The pub is not running just now.")
+            before: Dict | None = None
+            async with talk.stream(f"/containers/{running[0]['Id']}/stats", stream="true") as samples:
+                async for line in samples:
+                    raw = orjson.loads(line)
+                    if is_last_word(raw):
+                        return
+                    yield sample(raw, before)
+                    before = raw
+
+    async def glances(self, node_id: str, seconds: float) -> AsyncIterator[Glance]:
+        engine = await asyncio.to_thread(self._engine, node_id)
+        async with aclosing(glances(engine, node_id, seconds)) as seen:  # type: ignore[type-var]
+            async for glance in seen:
+                yield glance
 
 
 def _has_image(engine: Client, image: str) -> bool:
@@ -354,24 +369,16 @@ def _node(node: Dict, here: str) -> Node:
         address=node["Status"].get("Addr", ""),
         ready=node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active",
         memory=node["Description"]["Resources"]["MemoryBytes"],
-        hub=_uuid((node["Spec"].get("Labels") or {}).get(hub_label())),
-        claims=_uuid((node["Description"]["Engine"].get("Labels") or {}).get(HUB)),
+        hub=uuid_or_none((node["Spec"].get("Labels") or {}).get(hub_label())),
+        claims=uuid_or_none((node["Description"]["Engine"].get("Labels") or {}).get(HUB)),
         is_manager_here=node["ID"] == here,
     )
-
-
-def _uuid(written: str | None) -> UUID | None:
-    """None for what nobody of us wrote."""
-    try:
-        return UUID(written) if written else None
-    except ValueError:
-        return None
 
 
 def _service(service: Dict, complaints: dict[str, str]) -> Service | None:
     """None for something that bears our mark and is no pub: it is told about, and stops nothing."""
     spec = service["Spec"]
-    bot_id, node_id = _uuid(spec["Labels"].get(BOT)), _pinned_to(spec)
+    bot_id, node_id = uuid_or_none(spec["Labels"].get(BOT)), _pinned_to(spec)
     if bot_id is None or not node_id:
         log.error("service %s bears our label and is no pub of ours: remove it", spec["Name"])
         return None
@@ -397,5 +404,5 @@ def _pinned_to(spec: Dict) -> str:
 def _may_run(container: Dict) -> bool:
     """Whether this container of a bot runs or may do so in a moment, as one that a task has just made."""
     if container["State"] == "created":
-        return "com.docker.swarm.task.id" in container["Labels"]
+        return TASK in container["Labels"]
     return container["State"] not in ("exited", "dead")

@@ -13,9 +13,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from orchestrator.swarm import (
+    Ended,
+    Glance,
     JoinTicket,
     Node,
     NotRunning,
@@ -53,6 +55,7 @@ class Engine:
     images: set[str] = field(default_factory=set)  # the manager's engine has all
     volumes: dict[UUID, Volume] = field(default_factory=dict)
     containers: set[UUID] = field(default_factory=set)  # bots of which a container runs there
+    ended: dict[UUID, Ended] = field(default_factory=dict)  # the last container of each: Swarm keeps no more
 
 
 class MemorySwarm:
@@ -113,7 +116,14 @@ class MemorySwarm:
         """Its machine is destroyed, with all volumes. The swarm shows it as down until it is told to forget it."""
         self.cut(node_id)
         engine = self.nodes[node_id]
-        engine.images, engine.volumes, engine.containers = set(), {}, set()
+        engine.images, engine.volumes, engine.containers, engine.ended = set(), {}, set(), {}
+
+    def crash(self, bot_id: UUID, exit_code: int = 1, out_of_memory: bool = False, unhealthy: bool = False) -> Ended:
+        """The bot's container ends by itself, and the swarm starts the next one."""
+        [node_id] = self.running_on(bot_id)
+        ended = Ended(bot_id, uuid4().hex, datetime.now(UTC), exit_code, out_of_memory, unhealthy)
+        self.nodes[node_id].ended[bot_id] = ended
+        return ended
 
     def running_on(self, bot_id: UUID) -> list[str]:
         """Where a container of the bot runs, whoever knows of it. Never more than one."""
@@ -227,6 +237,8 @@ class MemorySwarm:
                 raise SwarmError("The service is pinned to another hub than its volume: a person must look at it.")
             if before and before != pub:
                 self.restarted.append(pub.bot_id)
+                if self.running_on(pub.bot_id):
+                    self.crash(pub.bot_id, exit_code=0)  # it was told to stop, and did
             self.services[pub.bot_id] = pub
             engine = self.nodes.get(pub.node_id)
             if engine and engine.in_swarm and engine.node.ready:
@@ -242,6 +254,7 @@ class MemorySwarm:
 
     def _stop(self, bot_id: UUID, engine: Engine) -> None:
         engine.containers.discard(bot_id)
+        engine.ended.pop(bot_id, None)
 
     # --- a running pub ------------------------------------------------------------------------------------------------
     def _running(self, service: str) -> PubService:
@@ -262,12 +275,32 @@ class MemorySwarm:
             return _printed({"ok": True, "result": {"id": volume.ssb_id, "sequence": volume.sequence}})
         return _printed({"ok": False, "error": {"code": "UNKNOWN", "message": "unknown command"}})
 
-    async def stats(self, service: str) -> AsyncIterator[Stats]:
-        seq = 0
-        while pub := self._running(service):
-            yield _calm_sample(pub, seq)
-            seq += 1
+    async def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[Stats]:
+        before = None
+        while True:
+            if bot_id not in self._answering(node_id).containers:
+                if before:
+                    return
+                raise NotRunning("The pub is not running just now.")
+            before = _calm_sample(self._memory_of(bot_id), before)
+            yield before
             await asyncio.sleep(1)
+
+    async def glances(self, node_id: str, seconds: float) -> AsyncIterator[Glance]:
+        before: dict[UUID, Stats] = {}
+        while True:
+            engine = self._answering(node_id)
+            now = {bot_id: _calm_sample(self._memory_of(bot_id), before.get(bot_id)) for bot_id in engine.containers}
+            # What was not there before has no figures over time yet.
+            stats = {bot_id: sample for bot_id, sample in now.items() if bot_id in before}
+            yield Glance(stats, tuple(engine.ended.values()))
+            before = now
+            await asyncio.sleep(seconds)
+
+    def _memory_of(self, bot_id: UUID) -> int:
+        """One whose service was removed may run on for a while."""
+        pub = self.services.get(bot_id)
+        return pub.memory if pub else GB
 
 
 def _printed(answer: dict[str, object]) -> Output:
@@ -275,17 +308,18 @@ def _printed(answer: dict[str, object]) -> Output:
     return Output(0 if answer["ok"] else 1, json.dumps({"id": 1, **answer}) + "\n", "")
 
 
-def _calm_sample(pub: PubService, seq: int) -> Stats:
+def _calm_sample(memory_limit: int, before: Stats | None) -> Stats:
+    now, nth = datetime.now(UTC), before["disk_write"] // 100 + 1 if before else 0
     return Stats(
-        at=datetime.now(UTC).isoformat(),
-        seq=seq,
+        at=now.isoformat(),
+        seq=round(now.timestamp() * 1000),
         cpu=1.5,
         memory=60 * 1024**2,
-        memory_limit=pub.memory,
-        net_rx=1000 * seq,
-        net_tx=500 * seq,
+        memory_limit=memory_limit,
+        net_rx=1000 * nth,
+        net_tx=500 * nth,
         disk_read=0,
-        disk_write=100 * seq,
+        disk_write=100 * nth,
         rx_rate=1000.0,
         tx_rate=500.0,
         read_rate=0.0,

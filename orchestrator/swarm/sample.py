@@ -6,19 +6,19 @@ from typing import Any
 from pubs.live import Stats
 
 
-def sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Stats:
-    """`before` is the sample before it, for the rates; None for the first."""
+def sample(raw: dict[str, Any], before: dict[str, Any] | None) -> Stats:
+    """`before` is the sample before it, for the rates; without one they are 0."""
     memory = raw["memory_stats"]
     details = memory.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-    totals, earlier = _totals(raw), _totals(before or raw)
-    # The first sample has nothing before it: its rates are 0.
-    seconds = _seconds_between(before or raw, raw) or 1.0
-    rates = {name: max(0.0, (totals[name] - earlier[name]) / seconds) for name in totals}
+    totals, earlier, at = _totals(raw), _totals(before or raw), time_of(raw["read"])
+    seconds = (at - time_of(before["read"])).total_seconds() if before else 0.0
+    rates = {name: max(0.0, (totals[name] - earlier[name]) / (seconds or 1.0)) for name in totals}
     return Stats(
         at=raw["read"],
-        seq=seq,
-        cpu=_cpu(raw),
+        # Of the time that it was taken at: it grows also from one stream, and one hub, to the next.
+        seq=round(at.timestamp() * 1000),
+        cpu=_cpu(raw["cpu_stats"], before["cpu_stats"] if before else raw["precpu_stats"]),
         memory=max(0, memory.get("usage", 0) - cache),
         memory_limit=memory.get("limit", 0),
         pids=(raw.get("pids_stats") or {}).get("current", 0),
@@ -33,6 +33,11 @@ def sample(raw: dict[str, Any], before: dict[str, Any] | None, seq: int) -> Stat
     )
 
 
+def is_last_word(raw: dict[str, Any]) -> bool:
+    """What Docker says of a container that has ended."""
+    return not raw.get("memory_stats")
+
+
 def _totals(raw: dict[str, Any]) -> dict[str, int]:
     networks = (raw.get("networks") or {}).values()
     disk = (raw.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
@@ -44,21 +49,16 @@ def _totals(raw: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def _cpu(raw: dict[str, Any]) -> float:
-    """Percent of one core, over the last second. The first sample has nothing before it: 0."""
-    now, then = raw["cpu_stats"], raw["precpu_stats"]
+def _cpu(now: dict[str, Any], then: dict[str, Any]) -> float:
+    """Percent of one core, over the time between both; 0 where there is nothing before it."""
     if "system_cpu_usage" not in then or "system_cpu_usage" not in now:
         return 0.0
     used = now["cpu_usage"]["total_usage"] - then["cpu_usage"]["total_usage"]
     passed = now["system_cpu_usage"] - then["system_cpu_usage"]
     cores = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or [0])
-    return round(used / passed * cores * 100, 2) if passed > 0 else 0.0
+    return max(0.0, round(used / passed * cores * 100, 2)) if passed > 0 else 0.0
 
 
-def _seconds_between(before: dict[str, Any], now: dict[str, Any]) -> float:
-    return (_time(now["read"]) - _time(before["read"])).total_seconds()
-
-
-def _time(written: str) -> datetime:
-    # Docker writes nanoseconds and leaves out zeros at the end.
+def time_of(written: str) -> datetime:
+    """Docker writes nanoseconds and leaves out zeros at the end."""
     return datetime.fromisoformat(f"{written[:19]}.{written[20:].rstrip('Z').ljust(6, '0')[:6]}+00:00")

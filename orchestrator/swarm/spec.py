@@ -32,6 +32,14 @@ def labels(bot_id: UUID) -> dict[str, str]:
     return {DEPLOYMENT: settings.DEPLOYMENT, BOT: str(bot_id)}
 
 
+def uuid_or_none(written: str | None) -> UUID | None:
+    """What a label says; None for what nobody of us wrote."""
+    try:
+        return UUID(written) if written else None
+    except ValueError:
+        return None
+
+
 def init_spec(bot_id: UUID, image: str) -> dict[str, Any]:
     """A container that makes the identity on the volume, prints it and ends: nothing with this identity runs yet."""
     return {
