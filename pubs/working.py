@@ -17,7 +17,7 @@ from django.utils.formats import date_format
 
 from pubs.models import Bot, Checkup, Status
 from pubs.shown import is_stale, shown
-from pubs.templatetags.pubs_extras import age
+from pubs.units import age
 
 # A pub is tried each minute and asked each five; what is older than this says little about now.
 TRY_HOLDS = timedelta(minutes=4)

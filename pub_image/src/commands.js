@@ -65,6 +65,10 @@ module.exports = function makeCommands (ssb, { guard, invites, disk, isAlive, ..
     new Promise((resolve) => setTimeout(() => resolve(last[what]), 1500))
   ])
 
+  // When the last message of somebody else came in. Kept as they come: nobody has to read the log for it.
+  let synced = null
+  ssb.db.onMsgAdded(({ kvt }) => { if (kvt.value.author !== ssb.id) synced = Date.now() })
+
   async function status () {
     const clock = await recent('clock', guard.refresh)
     const { following, followers, blocking } = await recent('social', social)
@@ -74,12 +78,14 @@ module.exports = function makeCommands (ssb, { guard, invites, disk, isAlive, ..
     delay.reset()
     return {
       id: ssb.id,
+      version: pkg.version,
       address: ssb.getAddress('public'),
       uptime: Math.round((Date.now() - opts.started) / 1000),
       sequence: guard.head().sequence,
       restoring: guard.isHolding() ? { floor: guard.floor } : null,
       feeds: Object.keys(clock).length,
       messages: Object.values(clock).reduce((sum, n) => sum + n, 0),
+      synced,
       indexed: indexing ? Math.round(indexing.progress * 100) / 100 : null,
       peers: peers().length,
       following: following.length,
