@@ -12,6 +12,7 @@ from orchestrator import authority, machines, swarm
 from orchestrator.swarm.memory import MemorySwarm
 from tests.support.local_stripe import local_stripe  # noqa: F401
 from tests.support.make import Maker
+from tests.support.openstack import openstack_lab, openstack_start, openstack_starts_early  # noqa: F401
 
 
 def pytest_unconfigure() -> None:

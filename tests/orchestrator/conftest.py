@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.machines import Unavailable, memory
 from orchestrator.swarm.memory import MemorySwarm
-from tests.support.openstack import Lab, openstack_lab  # noqa: F401
+from tests.support.openstack import Lab
 from tests.support.openstack.proxy import Proxy, gateway_error, lose_answer, spoiling
 from tests.support.wait import until
 
@@ -99,10 +99,7 @@ OPENSTACK = {
 
 @pytest.fixture
 def openstack_cloud(
-    openstack_lab: Lab,  # noqa: F811
-    settings: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    openstack_lab: Lab, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[OpenStackCloud]:
     import openstack
 

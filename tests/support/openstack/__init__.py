@@ -29,53 +29,83 @@ class Lab:
     url: dict[str, str]
 
 
+@dataclass
+class Start:
+    """A lab on its way."""
+
+    root: Path
+    process: subprocess.Popen[str]
+
+
 class NoLab(Exception):
     """It did not start; with the end of its logs."""
 
 
 @pytest.fixture(scope="session")
-def openstack_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def openstack_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     if not (INSTALLED / "stamp").exists():
         pytest.skip("there is no OpenStack to test with (`make test` installs it as root on Debian)")
+    begun = begin(tmp_path_factory.mktemp("openstack"))
+    yield begun
+    stop(begun)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def openstack_starts_early(request: pytest.FixtureRequest) -> None:
+    """It takes a minute, so it begins with the session where a test will need it, and others run meanwhile."""
+    # A worker of xdist does not know which tests it will get.
+    is_sure = not hasattr(request.config, "workerinput")
+    needs = any(item.get_closest_marker("openstack") for item in request.session.items)
+    if is_sure and needs and (INSTALLED / "stamp").exists():
+        request.getfixturevalue("openstack_start")
+
+
+@pytest.fixture(scope="session")
+def openstack_lab(openstack_start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     try:
-        lab, process = start(tmp_path_factory.mktemp("openstack"))
+        yield finish(openstack_start)
     except NoLab as error:
         # Five servers that start at once on a busy machine: one more chance.
         print(error)
-        lab, process = start(tmp_path_factory.mktemp("openstack"))
-    yield lab
-    stop(process)
+        again = begin(tmp_path_factory.mktemp("openstack"))
+        yield finish(again)
+        stop(again)
 
 
-def start(root: Path) -> tuple[Lab, subprocess.Popen[str]]:
+def begin(root: Path) -> Start:
     process = subprocess.Popen(
         [INSTALLED / "bin" / "python", HERE / "lab.py", root],
+        # It ends when this does, and so with whoever started it.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # Ctrl-C is for the tests, which then end it
     )
-    impatient = threading.Timer(START_SECONDS, process.terminate)
+    return Start(root, process)
+
+
+def finish(start: Start) -> Lab:
+    """Waits until it is there."""
+    impatient = threading.Timer(START_SECONDS, start.process.terminate)
     impatient.start()
     url: dict[str, str] = {}
     said: deque[str] = deque(maxlen=100)
-    assert process.stdout
-    for line in process.stdout:
+    assert start.process.stdout
+    for line in start.process.stdout:
         said.append(line)
         match line.split():
             case ["url", name, address]:
                 url[name] = address
             case ["ready"]:
                 impatient.cancel()
-                return Lab(root / "clouds.yaml", url), process
+                return Lab(start.root / "clouds.yaml", url)
     impatient.cancel()
-    stop(process)
+    stop(start)
     raise NoLab("".join(said))
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """Its standard input is what keeps it alive, so that it ends with whoever started it."""
-    assert process.stdin
-    process.stdin.close()
-    process.wait(120)
+def stop(start: Start) -> None:
+    """Even while it still starts."""
+    start.process.terminate()
+    start.process.wait(120)
