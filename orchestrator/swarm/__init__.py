@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -101,6 +101,7 @@ class Ended:
     exit_code: int
     out_of_memory: bool
     unhealthy: bool  # it was ended because it no longer passed its health check
+    began: datetime | None = None  # when it was started, where that is known
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,13 @@ class Glance:
 
 @dataclass(frozen=True)
 class LogLine:
-    at: datetime
+    nanoseconds: int  # since 1970, when it was written: with microseconds lines that come together would look alike
     text: str
     is_error: bool = False  # from stderr
+
+    @property
+    def at(self) -> datetime:
+        return datetime.fromtimestamp(self.nanoseconds / 10**9, UTC)
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,8 @@ class Swarm(Protocol):
         """All pubs of the node, again each `seconds`, with rates and CPU over that time: no stream is held open."""
 
     def logs(self, bot_id: UUID, node_id: str, tail: int, follow: bool = False) -> AsyncIterator[LogLine]:
-        """The last lines that a bot's containers on the node wrote, the oldest first, one that has ended included.
+        """What a bot's containers on the node wrote, the oldest first: the last `tail` lines of the newest one, after
+        those of the one before it, as far as the engine still has it.
 
         With `follow` also what is written from now on, until the container ends.
         """

@@ -25,6 +25,7 @@ from urllib3 import BaseHTTPResponse
 from orchestrator.swarm import (
     Glance,
     JoinTicket,
+    LogLine,
     Node,
     NotRunning,
     Output,
@@ -38,6 +39,7 @@ from orchestrator.swarm import (
 )
 from orchestrator.swarm.client import ANSWER_SECONDS, PIECE, Client, engine_at, engine_on
 from orchestrator.swarm.glance import TASK, glances
+from orchestrator.swarm.logs import logs
 from orchestrator.swarm.sample import is_last_word, sample
 from orchestrator.swarm.spec import (
     BOT,
@@ -336,6 +338,12 @@ class EngineSwarm:
         async with aclosing(glances(engine, node_id, seconds)) as seen:  # type: ignore[type-var]
             async for glance in seen:
                 yield glance
+
+    async def logs(self, bot_id: UUID, node_id: str, tail: int, follow: bool = False) -> AsyncIterator[LogLine]:
+        engine = await asyncio.to_thread(self._engine, node_id)
+        async with aclosing(logs(engine, bot_id, tail, follow)) as lines:  # type: ignore[type-var]
+            async for line in lines:
+                yield line
 
 
 def _has_image(engine: Client, image: str) -> bool:

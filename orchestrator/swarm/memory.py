@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from orchestrator.swarm import (
     Ended,
     Glance,
     JoinTicket,
+    LogLine,
     Node,
     NotRunning,
     Output,
@@ -33,6 +35,7 @@ from orchestrator.swarm import (
 from pubs.live import Stats
 
 GB = 1024**3
+LOOK_SECONDS = 0.02  # between two looks whether a pub has written something
 SILENCE = "The Docker engine does not answer."
 Answer = Callable[[list[str]], Output]
 
@@ -69,6 +72,7 @@ class MemorySwarm:
         self.tuned = False
         # What a program in a pub answers: pubctl's command → function of its argument vector.
         self.answers: dict[str, Answer] = {}
+        self.written: dict[UUID, list[LogLine]] = {}  # what each bot's containers wrote
         self.lock = threading.Lock()
 
     # --- for tests: machines come, go and fall silent -----------------------------------------------------------------
@@ -124,6 +128,10 @@ class MemorySwarm:
         ended = Ended(bot_id, uuid4().hex, datetime.now(UTC), exit_code, out_of_memory, unhealthy)
         self.nodes[node_id].ended[bot_id] = ended
         return ended
+
+    def write(self, bot_id: UUID, text: str, is_error: bool = False) -> None:
+        """The bot's container writes a line."""
+        self.written.setdefault(bot_id, []).append(LogLine(time.time_ns(), text, is_error))
 
     def running_on(self, bot_id: UUID) -> list[str]:
         """Where a container of the bot runs, whoever knows of it. Never more than one."""
@@ -296,6 +304,18 @@ class MemorySwarm:
             yield Glance(stats, tuple(engine.ended.values()))
             before = now
             await asyncio.sleep(seconds)
+
+    async def logs(self, bot_id: UUID, node_id: str, tail: int, follow: bool = False) -> AsyncIterator[LogLine]:
+        lines = self.written.setdefault(bot_id, [])
+        crash, begin = self._answering(node_id).ended.get(bot_id), max(0, len(lines) - tail)
+        while True:
+            for line in lines[begin:]:
+                yield line
+                begin += 1
+            engine = self._answering(node_id)
+            if not follow or bot_id not in engine.containers or engine.ended.get(bot_id) != crash:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _memory_of(self, bot_id: UUID) -> int:
         """One whose service was removed may run on for a while."""

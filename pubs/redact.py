@@ -1,0 +1,86 @@
+"""Lines that a pub wrote, fit to be read by people: in plain words, of bearable length, and without secrets.
+
+A secret is known by its shape or by its name. What is public stays: the ids of feeds, messages and blobs, and the
+addresses in which they stand.
+"""
+
+import json
+import re
+from typing import Any
+
+HIDDEN = "[hidden]"
+LINE_MAX = 2000  # characters
+# Of what is longer only so much is looked at. Where the cut falls there may be half a secret.
+READ_MAX = 16_000
+
+# Colours and the like, with which a terminal is told what to do.
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]")
+
+KEY = r"[A-Za-z0-9+/]{43}="  # 32 bytes
+NAMES = "private(?:key)?|secret|seed|pass(?:word|wd|phrase)|token|authori[sz]ation|api[-_]?key|access[-_]?key|cookie"
+SECRETS = [
+    # An invite's seed: whoever has it may join. What stands before is the pub's address.
+    (re.compile(rf"(\.ed25519~|~shs:{KEY}:)[^\s\"'\\]+"), rf"\1{HIDDEN}"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|$)"), HIDDEN),
+    (re.compile(r"(?<=://)[^\s/@]{1,500}@"), f"{HIDDEN}@"),  # user and password in an address
+    (re.compile(r"(bearer|basic)\s+[^\s\"',;]{6,}", re.I), rf"\1 {HIDDEN}"),
+    # By name, with a value in quotes, in quotes within quotes, or up to the next space.
+    (
+        re.compile(
+            rf"((?:{NAMES})\w{{0,20}}(?:\\*[\"'])?\s*[:=]\s*)"
+            r"(?:\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|\\+\".*?(?:\\\"|$)|[^\s,;\"']+)",
+            re.I,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    # Whatever is as long as a key of 32 bytes, but for ids, whose first letter or address says what they are.
+    (
+        re.compile(
+            rf"(?P<id>@{KEY}\.ed25519|[%&]{KEY}\.sha256|shs:{KEY}"
+            r"|ssb:(?://)?(?:feed|message|blob)/[a-z0-9-]{1,30}/[\w-]{43}=)(?![\w+/=-])"
+            r"|[A-Za-z0-9+/]{43,}={0,2}|[\w-]{43,}={0,2}"
+        ),
+        lambda found: found["id"] or HIDDEN,
+    ),
+    (re.compile(r"eyJ[\w-]*\.[\w-]+(?:\.[\w-]*)?"), HIDDEN),  # a JSON web token
+    (re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), "[e-mail]"),
+]
+
+
+def line(text: str) -> str:
+    """The line as people may read it."""
+    if len(text) > READ_MAX:
+        text = text[: text.rfind(" ", READ_MAX - LINE_MAX, READ_MAX) + 1 or READ_MAX - LINE_MAX]
+    text = _plain(_readable(_plain(text)))
+    for secret, instead in SECRETS:
+        text = secret.sub(instead, text)
+    if len(text) > LINE_MAX:
+        return f"{text[:LINE_MAX]} … and {len(text) - LINE_MAX} characters more"
+    return text
+
+
+def _plain(text: str) -> str:
+    """Without what is not seen: a secret must not hide behind it, nor a reader's browser or terminal obey it."""
+    text = ESCAPES.sub("", text)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else " " if each.isspace() else "" for each in text)
+
+
+def _readable(text: str) -> str:
+    """A pub writes JSON: the event first, then the rest. When it was, the engine says of each line."""
+    try:
+        said = json.loads(text) if text.startswith("{") else None
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(said, dict) or not isinstance(said.get("event"), str):
+        return text
+    rest = [f"{name}={_value(value)}" for name, value in said.items() if name not in ("t", "event", "message")]
+    words = [f"{said['event']}:", str(said["message"])] if said.get("message") else [said["event"]]
+    return " ".join([*words, *rest])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and not re.search(r"[\s\"',;]", value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
