@@ -19,7 +19,7 @@ from django.core.cache import cache
 from django.db.models import F, Q
 from django.utils import timezone
 
-from orchestrator import dns, enrol, hubs, relay, swarm, tell
+from orchestrator import checkups, dns, enrol, hubs, relay, swarm, tell
 from orchestrator.machines import MachineError
 from orchestrator.models import CARRYING, Claim, ClaimLost, Hub, Placement, turn
 from orchestrator.reconcile import asked_key, run_pass, service_of
@@ -288,6 +288,25 @@ def sync_names() -> None:
             tell.staff(None, f"The names of the pubs are not as they should be: {error}")
         else:
             cache.set(NAMES_KEY, digest, NAMES_SECONDS)
+
+
+# --- checkups --------------------------------------------------------------------------------------------------------
+@shared_task(name="orchestrator.check_pubs")
+def check_pubs() -> None:
+    """Try all from outside. Those that are to be asked about themselves are asked hub by hub, beside each other."""
+    for hub_id in checkups.hubs_to_ask():
+        ask_pubs.apply_async(args=(hub_id,), expires=CLAIM_SECONDS)
+    checkups.try_due()
+
+
+@shared_task(name="orchestrator.ask_pubs")
+def ask_pubs(hub_id: int) -> None:
+    checkups.ask_due(hub_id)
+
+
+@shared_task(name="orchestrator.check_pub")
+def check_pub(bot_id: str) -> None:
+    checkups.look_at(UUID(bot_id))
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ BROADCASTERS = "broadcasters"
 # A look is worth this long; whoever goes on looking says so again before (seconds).
 WATCH_SECONDS = 12
 STATS_KEPT = 600
+# Until one that wishes a closer look at a pub gets another.
+LOOK_SECONDS = 20
 
 
 class Stats(TypedDict):
@@ -82,6 +84,12 @@ def ask(command_id: UUID) -> None:
 def look_at_payment(bot_id: UUID) -> None:
     """Have a worker look at Stripe: what was paid, and what must end."""
     _after_commit(lambda: current_app.send_task("billing.look_again", args=[str(bot_id)]))
+
+
+def look_closer(bot_id: UUID) -> None:
+    """Have a worker look now how this pub answers; once in a while, however many wish it."""
+    if cache.add(f"look_closer.{bot_id}", 1, LOOK_SECONDS):
+        _after_commit(lambda: current_app.send_task("orchestrator.check_pub", args=[str(bot_id)]))
 
 
 async def remember_stats(bot_id: UUID, sample: Stats) -> None:
