@@ -175,7 +175,12 @@ else:
 # --- Celery --------------------------------------------------------------------------------------------------------
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_ROUTES = {"orchestrator.*": {"queue": "swarm"}, "mailer.*": {"queue": "mailer"}}
+CELERY_TASK_ROUTES = {
+    "orchestrator.*": {"queue": "swarm"},
+    "mailer.*": {"queue": "mailer"},
+    # Apart, so that no address of a customer's that never answers keeps a sign-in code waiting.
+    "mailer.post_hook": {"queue": "hooks"},
+}
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -325,6 +330,9 @@ if PRODUCTION and DEFAULT_FROM_EMAIL.endswith("@localhost>"):
         "Production needs MAIL_FROM, the sender of our mails, like buttcloud <hello@pubs.example>."
     )
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
+# Webhooks to addresses that only this machine or its network reaches, and without TLS: fine at home, in production a
+# way for customers to call our own machines.
+HOOK_ALLOW_PRIVATE = env.flag("HOOK_ALLOW_PRIVATE", not PRODUCTION)
 # Where customers write to.
 CONTACT_EMAIL = env.text("CONTACT_EMAIL", parseaddr(DEFAULT_FROM_EMAIL)[1])
 

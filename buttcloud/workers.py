@@ -9,7 +9,7 @@ from celery.beat import EmbeddedService
 from celery.worker import WorkController, state
 
 # Threads by queue. A job of the swarm queue waits for Docker most of the time.
-QUEUES = {"swarm": 6, "mailer": 2, "default": 2}
+QUEUES = {"swarm": 6, "mailer": 2, "hooks": 1, "default": 2}
 
 
 class EmbeddedWorkers:

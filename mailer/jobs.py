@@ -1,12 +1,14 @@
-"""From the outbox to the provider.
+"""From the outbox to the provider, and webhooks to whom they are for.
 
 A mail is sent once, with one exception that nobody can rule out: when a worker is killed after the provider said yes
 and before we noted it, the mail goes out again once the claim has run out. The same holds for a provider that takes
 longer than the claim. Both mails then carry the same Message-ID, by which many mail programs drop the second one.
+Likewise with a webhook, whose id is the same then.
 """
 
 import hashlib
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.utils import parseaddr
 
@@ -16,7 +18,8 @@ from django.core.mail import EmailMultiAlternatives
 from django.db.models import F
 from django.utils import timezone
 
-from mailer.models import FORGET_AFTER, TRIES_MAX, Message
+from mailer import hooks
+from mailer.models import FORGET_AFTER, TRIES_MAX, Hook, Message, Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ CLAIM = timedelta(minutes=2)
 WAIT_FIRST = timedelta(seconds=30)
 WAIT_MAX = timedelta(hours=6)
 KEPT = timedelta(days=90)
+HOOKS_KEPT = timedelta(days=30)
 # What one sweep queues at most, and how long a queued job is worth running: until the next sweep queues it again.
 SWEPT = 500
 SWEEP_SECONDS = 30
@@ -32,19 +36,31 @@ SWEEP_SECONDS = 30
 @shared_task(name="mailer.send", time_limit=CLAIM.seconds - 10)
 def send(message_id: int) -> None:
     """Send one mail, if it is due and nobody else has it."""
+    _try(Message, message_id, _hand_over, _note_mail_sent)
+
+
+@shared_task(name="mailer.post_hook", time_limit=CLAIM.seconds - 10)
+def post_hook(hook_id: int) -> None:
+    """Post one webhook, if it is due and nobody else has it."""
+    _try(Hook, hook_id, hooks.deliver, _note_hook_taken)
+
+
+def _try[Row: Outgoing](
+    rows: type[Row], pk: int, hand_over: Callable[[Row], None], note_success: Callable[[Row], None]
+) -> None:
     now = timezone.now()
-    # Whoever changes the row has the mail. The try is counted now, so that a mail that kills its worker ends too.
-    claim = Message.objects.due(now).filter(pk=message_id)
+    # Whoever changes the row has it. The try is counted now, so that what kills its worker ends too.
+    claim = rows.objects.due(now).filter(pk=pk)
     if not claim.update(claimed_until=now + CLAIM, tries=F("tries") + 1):
         return
-    message = Message.objects.get(pk=message_id)
+    row = rows.objects.get(pk=pk)
     try:
-        _hand_over(message)
+        hand_over(row)
     except Exception as error:
-        # Each provider fails in its own ways; whatever it was is noted, and the mail tried again.
-        _note_failure(message, error)
+        # Each provider fails in its own ways; whatever it was is noted, and the row tried again.
+        _note_failure(row, error)
     else:
-        _note_success(message)
+        note_success(row)
 
 
 @shared_task(name="mailer.sweep")
@@ -52,9 +68,12 @@ def sweep() -> None:
     """Queue what is due, and clear away what nobody needs any more."""
     now = timezone.now()
     _forget_late_codes(now)
-    for message_id in Message.objects.due(now).order_by("created").values_list("pk", flat=True)[:SWEPT]:
-        send.apply_async((message_id,), expires=SWEEP_SECONDS)
+    for rows, task in ((Message, send), (Hook, post_hook)):
+        for pk in rows.objects.due(now).order_by("created").values_list("pk", flat=True)[:SWEPT]:
+            task.apply_async((pk,), expires=SWEEP_SECONDS)
     Message.objects.filter(sent_at__lt=now - KEPT).delete()
+    # Whoever gave the address sees those that were given up, and can do nothing about them any more.
+    Hook.objects.filter(created__lt=now - HOOKS_KEPT).delete()
 
 
 def wait(tries: int) -> timedelta:
@@ -76,19 +95,26 @@ def _hand_over(message: Message) -> None:
     mail.send()
 
 
-def _note_success(message: Message) -> None:
+def _note_mail_sent(message: Message) -> None:
     forgotten = {"text": "", "html": ""} if message.forget else {}
     Message.objects.filter(pk=message.pk).update(sent_at=timezone.now(), error="", **forgotten)
 
 
-def _note_failure(message: Message, error: Exception) -> None:
-    reason = f"{type(error).__name__}: {error}"[:500]
-    again = timezone.now() + wait(message.tries)
-    Message.objects.filter(pk=message.pk, sent_at=None).update(error=reason, claimed_until=again)
-    if message.tries >= TRIES_MAX:
-        log.error("gave up mail %s after %s tries: %s", message.pk, message.tries, reason)
-    else:
-        log.warning("mail %s waits for its next try: %s", message.pk, reason)
+def _note_hook_taken(hook: Hook) -> None:
+    Hook.objects.filter(pk=hook.pk).update(sent_at=timezone.now(), error="", secret="")
+
+
+def _note_failure(row: Outgoing, error: Exception) -> None:
+    # Ours are in words already.
+    reason = str(error) if isinstance(error, hooks.HookError) else f"{type(error).__name__}: {error}"
+    again = timezone.now() + wait(row.tries)
+    kind = type(row)
+    kind.objects.filter(pk=row.pk, sent_at=None).update(error=reason[:500], claimed_until=again)
+    gave_up = row.tries >= TRIES_MAX
+    # A webhook's owner reads of it on the page of the pub; a mail is ours to look after.
+    level = logging.ERROR if gave_up and kind is Message else logging.WARNING
+    end = "is given up" if gave_up else "waits for its next try"
+    log.log(level, "%s %s %s after %s tries: %s", kind._meta.verbose_name, row.pk, end, row.tries, reason)
 
 
 def _forget_late_codes(now: datetime) -> None:

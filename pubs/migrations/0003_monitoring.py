@@ -83,6 +83,10 @@ class Migration(migrations.Migration):
                 ("no_mail", models.JSONField(blank=True, default=list)),
                 ("hook_url", models.URLField(blank=True, help_text="where what happens is posted to", max_length=500)),
                 (
+                    "hook_since",
+                    models.DateTimeField(blank=True, help_text="what happened before is not posted", null=True),
+                ),
+                (
                     "hook_secret",
                     models.CharField(
                         default=pubs.models.monitoring._secret, help_text="signs what is posted", max_length=64
@@ -94,6 +98,13 @@ class Migration(migrations.Migration):
             model_name="bot",
             name="status_public",
             field=models.BooleanField(default=False, help_text="whether anybody may see how it is: the owner's wish"),
+        ),
+        migrations.AddField(
+            model_name="bot",
+            name="rests_until",
+            field=models.DateTimeField(
+                blank=True, help_text="it crashed too often, and is not started again before", null=True
+            ),
         ),
         migrations.CreateModel(
             name="Event",
@@ -134,7 +145,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-at", "-id"],
-                "indexes": [models.Index(fields=["bot", "-at"], name="event_newest")],
+                "indexes": [
+                    models.Index(fields=["bot", "-at"], name="event_newest"),
+                    models.Index(condition=models.Q(("kind", "crashed")), fields=["at"], name="event_crashes"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -210,9 +224,23 @@ class Migration(migrations.Migration):
                     models.PositiveSmallIntegerField(default=0, help_text="percent, where there are several warnings"),
                 ),
                 ("began", models.DateTimeField()),
+                ("back_at", models.DateTimeField(help_text="when it last came back; at first, when it began")),
+                ("times", models.PositiveIntegerField(default=1, help_text="how often it came")),
                 ("last_at", models.DateTimeField(help_text="when it was last seen to be so")),
+                (
+                    "calm_since",
+                    models.DateTimeField(blank=True, help_text="since when it is no longer so", null=True),
+                ),
                 ("ended", models.DateTimeField(blank=True, null=True)),
-                ("told", models.BooleanField(default=False, help_text="its beginning was told")),
+                ("told", models.BooleanField(default=False, help_text="its owner knows of it")),
+                (
+                    "told_level",
+                    models.PositiveSmallIntegerField(default=0, help_text="the level that its owner knows of"),
+                ),
+                (
+                    "told_flaps",
+                    models.BooleanField(default=False, help_text="its owner knows that it comes and goes"),
+                ),
                 (
                     "bot",
                     models.ForeignKey(
@@ -227,6 +255,7 @@ class Migration(migrations.Migration):
                         condition=models.Q(("ended", None)), fields=("bot", "kind"), name="one_open_trouble_a_kind"
                     )
                 ],
+                "indexes": [models.Index(fields=["ended"], name="trouble_ended")],
             },
         ),
     ]

@@ -145,6 +145,9 @@ class Bot(models.Model):
         null=True, blank=True, help_text="since when its hub is lost for good, so that it waits for a restore"
     )
     moving = models.BooleanField(default=False, help_text="on its way to another hub")
+    rests_until = models.DateTimeField(
+        null=True, blank=True, help_text="it crashed too often, and is not started again before"
+    )
     changed_at = models.DateTimeField(auto_now_add=True, help_text="when the status last changed")
     started_at = models.DateTimeField(null=True, blank=True, help_text="when its service was last started or changed")
     reason = models.CharField(max_length=500, blank=True, help_text="why it is not up, in the owner's words")
@@ -220,7 +223,13 @@ class Bot(models.Model):
         self._wish(switched_on=False)
 
     def restart(self) -> None:
-        self._wish(restarts=models.F("restarts") + 1)
+        from pubs.models.monitoring import Event  # it knows bots
+
+        with transaction.atomic():
+            self._wish(restarts=models.F("restarts") + 1)
+            # What does not run is started, or waits.
+            if self.is_wanted and self.status != Status.NONE:
+                Event.note(self.pk, Event.Kind.RESTARTED, "You asked for it.")
 
     def _wish(self, **columns: Any) -> None:
         """ValidationError while nothing can be done about it."""

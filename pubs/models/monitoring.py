@@ -82,7 +82,11 @@ class Event(models.Model):
 
     class Meta:
         ordering = ["-at", "-id"]
-        indexes = [models.Index(fields=["bot", "-at"], name="event_newest")]
+        indexes = [
+            models.Index(fields=["bot", "-at"], name="event_newest"),
+            # For the look at each pass whether anything crashes again and again.
+            models.Index(fields=["at"], condition=models.Q(kind="crashed"), name="event_crashes"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.bot_id}: {self.kind}"
@@ -136,7 +140,11 @@ class Checkup(models.Model):
 
 
 class Trouble(models.Model):
-    """Something that is wrong with a bot, from its beginning to its end: one mail for each of both."""
+    """Something that is wrong with a bot, from its beginning to its end: one mail for each of both.
+
+    One that soon comes back is the same one again. `told…` is what its owner knows of it, and is written by who mails
+    it; all else by who looks for troubles.
+    """
 
     class Kind(models.TextChoices):
         DOWN = "down", "it does not answer"
@@ -150,9 +158,14 @@ class Trouble(models.Model):
     words = models.CharField(max_length=500, blank=True)
     level = models.PositiveSmallIntegerField(default=0, help_text="percent, where there are several warnings")
     began = models.DateTimeField()
+    back_at = models.DateTimeField(help_text="when it last came back; at first, when it began")
+    times = models.PositiveIntegerField(default=1, help_text="how often it came")
     last_at = models.DateTimeField(help_text="when it was last seen to be so")
+    calm_since = models.DateTimeField(null=True, blank=True, help_text="since when it is no longer so")
     ended = models.DateTimeField(null=True, blank=True)
-    told = models.BooleanField(default=False, help_text="its beginning was told")
+    told = models.BooleanField(default=False, help_text="its owner knows of it")
+    told_level = models.PositiveSmallIntegerField(default=0, help_text="the level that its owner knows of")
+    told_flaps = models.BooleanField(default=False, help_text="its owner knows that it comes and goes")
 
     class Meta:
         ordering = ["-began"]
@@ -161,6 +174,7 @@ class Trouble(models.Model):
                 fields=["bot", "kind"], condition=models.Q(ended=None), name="one_open_trouble_a_kind"
             )
         ]
+        indexes = [models.Index(fields=["ended"], name="trouble_ended")]
 
     def __str__(self) -> str:
         return f"{self.bot_id}: {self.kind}"
@@ -177,6 +191,7 @@ class Notices(models.Model):
     # Kinds of Trouble that no mail is wished about: what is new is told until somebody says no.
     no_mail = models.JSONField(default=list, blank=True)
     hook_url = models.URLField(max_length=500, blank=True, help_text="where what happens is posted to")
+    hook_since = models.DateTimeField(null=True, blank=True, help_text="what happened before is not posted")
     hook_secret = models.CharField(max_length=64, default=_secret, help_text="signs what is posted")
 
     def __str__(self) -> str:
