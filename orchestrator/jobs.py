@@ -16,10 +16,11 @@ from uuid import UUID
 from celery import shared_task
 from django.conf import settings
 from django.core.cache import cache
+from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from orchestrator import checkups, dns, enrol, hubs, relay, swarm, tell
+from orchestrator import checkups, crashes, dns, enrol, hubs, relay, rollup, swarm, tell
 from orchestrator.machines import MachineError
 from orchestrator.models import CARRYING, Claim, ClaimLost, Hub, Placement, turn
 from orchestrator.reconcile import asked_key, run_pass, service_of
@@ -27,7 +28,7 @@ from orchestrator.record import TROUBLE, give_reason, note_answers
 from orchestrator.swarm import NotRunning, SwarmError
 from orchestrator.world import ask_engines
 from pubs import live
-from pubs.models import Bot, Status
+from pubs.models import Bot, Event, Status
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ NAMES_SECONDS = 60
 WEEK = 7 * 24  # hours
 NAMES_KEY = "orchestrator.names"
 
+BROUGHT_UP_TO_DATE = "We brought it up to date."
+MOVED = "It has all that it knows, and its address is the same."
 RUNS_ON = "It was stopped, and still runs there or may do so: it is not moved before it has ended."
 
 
@@ -99,6 +102,8 @@ def ensure_pub_up(bot_id: str) -> None:
     with _work_on(UUID(bot_id)) as work:
         if work is None or not work.bot.is_wanted or work.home.lost_at or work.home.moving_to_id:
             return
+        if crashes.is_resting(work.bot, work.home):
+            return
         bot, node_id = work.bot, work.home.hub.node_id
         if not settings.PUB_IMAGE:
             raise SwarmError("There is no pub image: `make run` builds it, or set PUB_IMAGE.")
@@ -111,9 +116,21 @@ def ensure_pub_up(bot_id: str) -> None:
             live.changed(bot.pk)
             work.claim.renew()
         if swarm.connect().put_service(service_of(bot, work.home)):
-            Bot.objects.filter(pk=bot.pk).update(started_at=timezone.now())
+            _note_start(bot)
         work.is_done = True
         live.nudge()
+
+
+def _note_start(bot: Bot) -> None:
+    """A service that was there and is another one now restarts. If neither its owner's wish for it nor another size is
+    written down yet, it is a newer image, host name or the like.
+    """
+    with transaction.atomic():
+        if bot.status != Status.NONE:
+            restarts = Event.objects.filter(bot=bot, kind=Event.Kind.RESTARTED)
+            if not restarts.filter(at__gt=bot.started_at or bot.created).exists():
+                Event.note(bot.pk, Event.Kind.RESTARTED, BROUGHT_UP_TO_DATE)
+        Bot.objects.filter(pk=bot.pk).update(started_at=timezone.now())
 
 
 def _have_image(node_id: str) -> bool:
@@ -130,7 +147,9 @@ def _have_image(node_id: str) -> bool:
 def ensure_pub_down(bot_id: str) -> None:
     """The service goes, the volume stays. A start that was refused keeps no stop waiting."""
     with _work_on(UUID(bot_id), is_stop=True) as work:
-        if work is None or (work.bot.is_wanted and not work.home.lost_at):
+        if work is None:
+            return
+        if work.bot.is_wanted and not work.home.lost_at and not crashes.is_resting(work.bot, work.home):
             return
         work.claim.renew()
         swarm.connect().remove_service(work.bot.pk)
@@ -164,7 +183,10 @@ def move_pub(bot_id: str) -> None:
                 # Started meanwhile, by a worker that had stood still: the copy may lack what it has said since.
                 return
         # Not if the move was called off meanwhile, or the source was fenced.
-        work.claim.write(Q(hub=source, moving_to=target, lost_at=None), hub=target, moving_to=None)
+        with transaction.atomic():
+            is_here = Q(hub=source, moving_to=target, lost_at=None)
+            if work.claim.write(is_here, hub=target, moving_to=None):
+                Event.note(bot.pk, Event.Kind.MOVED, MOVED, source=source.name, target=target.name)
         work.is_done = True
         live.nudge()
 
@@ -288,6 +310,14 @@ def sync_names() -> None:
             tell.staff(None, f"The names of the pubs are not as they should be: {error}")
         else:
             cache.set(NAMES_KEY, digest, NAMES_SECONDS)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+@shared_task(name="orchestrator.roll_up")
+def roll_up() -> None:
+    with turn("roll up", CLAIM_SECONDS) as ours:
+        if ours:
+            rollup.run()
 
 
 # --- checkups --------------------------------------------------------------------------------------------------------

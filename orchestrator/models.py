@@ -242,6 +242,9 @@ class Placement(models.Model):
     crash_restarts = models.PositiveIntegerField(
         default=0, help_text="its owner's restarts when the rest began: one more ends it"
     )
+    crash_rested_at = models.DateTimeField(
+        null=True, blank=True, help_text="when its last rest ended: what crashed before counts no more"
+    )
 
     def __str__(self) -> str:
         return f"{self.bot_id} on {self.hub_id}, port {self.port}"

@@ -16,7 +16,7 @@ from orchestrator import dns, tell
 from orchestrator.models import Hub, Placement
 from orchestrator.planner import CancelMove, Place, Resize, StartMove
 from pubs import live
-from pubs.models import Bot
+from pubs.models import Bot, Event, Status
 
 # After a move that was given up, until the next try.
 STAYS = timedelta(hours=1)
@@ -39,10 +39,23 @@ def place(wishes: Iterable[Place], names: Mapping[UUID, str]) -> list[UUID]:
         Placement.objects.bulk_create(homes, ignore_conflicts=True)
         placed = [home.bot_id for home in homes]
         _give_reason(placed, "")
+        _note_placed(homes)
     if left := [wish.bot for wish in wishes[len(homes) :]]:
         _give_reason(left, NO_PORT)
         tell.staff(None, f"PUB_PORTS={settings.PUB_PORTS} has no free port left: widen it.")
     return placed
+
+
+def _note_placed(homes: Iterable[Placement]) -> None:
+    hubs = dict(Hub.objects.filter(pk__in={home.hub_id for home in homes}).values_list("pk", "name"))
+    placed = Event.Kind.PLACED
+    Event.objects.bulk_create(
+        (
+            Event(bot_id=home.bot_id, kind=placed, details={"hub": hubs[home.hub_id]}, key=f"placed:{home.bot_id}")
+            for home in homes
+        ),
+        ignore_conflicts=True,
+    )
 
 
 def _to_ready_hubs[Wish: (Place, StartMove)](wishes: Iterable[Wish]) -> list[Wish]:
@@ -76,9 +89,21 @@ def resize(wishes: Iterable[Resize]) -> list[UUID]:
     bots: dict[int, list[UUID]] = defaultdict(list)
     for wish in wishes:
         bots[wish.places].append(wish.bot)
-    for places, those in bots.items():
-        Placement.objects.filter(bot__in=those).update(places=places)
+    with transaction.atomic():
+        for places, those in bots.items():
+            Placement.objects.filter(bot__in=those).update(places=places)
+            running = Bot.objects.filter(pk__in=those).exclude(status=Status.NONE)
+            _note_resized(running.values_list("pk", flat=True), places)
     return [bot for places, those in bots.items() if places for bot in those]
+
+
+def _note_resized(bots: Iterable[UUID], places: int) -> None:
+    """Only another service has another size."""
+    memory = settings.PUB_MEMORY_GB * places
+    words = f"It has {memory} GB of memory now."
+    Event.objects.bulk_create(
+        Event(bot_id=bot, kind=Event.Kind.RESTARTED, words=words, details={"memory_gb": memory}) for bot in bots
+    )
 
 
 def start_moves(wishes: Iterable[StartMove]) -> list[UUID]:

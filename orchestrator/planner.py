@@ -62,6 +62,7 @@ class PlacementSeen:
     lost: bool = False  # its volume went with a fenced hub: it holds nothing
     refusals: int = 0  # of its move, in a row
     stays: bool = False  # its move was given up a while ago
+    rests: str = ""  # why it is not to run for a while, though it is wanted: it crashed too often
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +319,12 @@ class _Pass:
             return Wait(bot, LOST_SIGHT)
         if service and service.hub != home.hub:
             return Report(bot, "Its service is pinned to another machine than its volume.")
+        if home.rests and service:
+            return EnsureDown(bot)
         if step := self._resize(bot, home, wish.places) or self._leave(bot, home):
             return step
+        if home.rests:
+            return Wait(bot, home.rests)
         if service is None or service.digest != wish.digest:
             self.starts |= service is None
             return EnsureUp(bot)

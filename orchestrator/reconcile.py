@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
 
-from orchestrator import dns, hubs, places, planner, swarm, tell
+from orchestrator import crashes, dns, hubs, places, planner, swarm, tell
 from orchestrator.machines import Machine, Power
 from orchestrator.models import Hub, Placement
 from orchestrator.planner import (
@@ -100,6 +100,7 @@ def run_pass(ask: Ask = queue) -> Pass:
     """One whole pass."""
     world = observe()
     record_hubs(world)
+    crashes.judge(world)
     actions = make_plan(world)
     record_bots(world, {action.bot: action.reason for action in actions if isinstance(action, Wait)})
     forget_stops(world.bots)
@@ -142,7 +143,7 @@ def actual(world: World) -> Actual:
     unheard = world.machines is None
     return Actual(
         hubs=tuple(_hub_seen(hub, world, cloud.get(hub.token)) for hub in world.hubs),
-        placements={bot: _placement_seen(home, world.sight.at) for bot, home in world.placements.items()},
+        placements={bot: _placement_seen(home, world) for bot, home in world.placements.items()},
         services={
             service.bot_id: planner.ServiceSeen(service.digest, hub_of_node.get(service.node_id))
             for service in world.sight.services
@@ -152,14 +153,15 @@ def actual(world: World) -> Actual:
     )
 
 
-def _placement_seen(home: Placement, now: datetime) -> planner.PlacementSeen:
+def _placement_seen(home: Placement, world: World) -> planner.PlacementSeen:
     return planner.PlacementSeen(
         hub=home.hub_id,
         places=home.places,
         moving_to=home.moving_to_id,
         lost=home.lost_at is not None,
         refusals=home.refusals,
-        stays=home.stays_until is not None and home.stays_until > now,
+        stays=home.stays_until is not None and home.stays_until > world.sight.at,
+        rests=world.rests.get(home.bot_id, ""),
     )
 
 

@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Q
 
-from orchestrator import dns, tell
+from orchestrator import crashes, dns, tell
 from orchestrator.models import CARRYING, COMING, Hub, Placement
 from orchestrator.swarm import Service
 from orchestrator.world import World
@@ -104,15 +104,17 @@ def _see_overdue_drain(hub: Hub, at: datetime) -> None:
 
 # --- bots ------------------------------------------------------------------------------------------------------------
 # What is seen of a bot, as it is compared and written.
-COLUMNS = ["address", "status", "reason", "unknown_since", "lost_at", "moving"]
+COLUMNS = ["address", "status", "reason", "unknown_since", "lost_at", "moving", "rests_until"]
 columns = attrgetter(*COLUMNS)
 
 
 def record_bots(world: World, waits: Mapping[UUID, str]) -> None:
     """`waits`: why the plan can do nothing for a bot."""
     news: dict[UUID, tuple[object, ...]] = {}
+    killed = [service.bot_id for service in world.sight.services if KILLED in service.complaint]
+    causes = crashes.causes(killed, world.sight.at) if killed else {}
     for bot in world.bots:
-        seen = _seen(bot, world, waits.get(bot.pk, ""))
+        seen = _seen(bot, world, waits.get(bot.pk, ""), causes)
         if seen != columns(bot):
             news[bot.pk] = seen
     if news:
@@ -124,7 +126,7 @@ def record_bots(world: World, waits: Mapping[UUID, str]) -> None:
     may_run.exclude(pk__in=unseen.values("bot")).update(seen_at=world.sight.at)
 
 
-def _seen(bot: Bot, world: World, wait: str) -> tuple[object, ...]:
+def _seen(bot: Bot, world: World, wait: str, causes: Mapping[UUID, str]) -> tuple[object, ...]:
     """Unknown is not down: a bot on a hub out of sight keeps its status."""
     placement = world.placements.get(bot.pk)
     service = world.services.get(bot.pk)
@@ -133,22 +135,23 @@ def _seen(bot: Bot, world: World, wait: str) -> tuple[object, ...]:
     if world.is_dark(placement):
         assert placement is not None
         since = bot.unknown_since or placement.hub.lost_at or world.sight.at
-        return (address, bot.status, wait or bot.reason, since, None, bot.moving)
+        return (address, bot.status, wait or bot.reason, since, None, bot.moving, placement.crash_rest_until)
     moving = placement is not None and placement.moving_to_id is not None
     status = Status.NONE if service is None else Status.UP if service.healthy else Status.DOWN
     if moving:
         wait = TROUBLE if placement and placement.refusals else MOVING
-    reason = _reason(bot, service, wait)
-    return (address, status, reason, None, placement and placement.lost_at, moving)
+    reason = _reason(bot, service, wait, causes.get(bot.pk, ""))
+    lost_at, rests_until = (placement.lost_at, placement.crash_rest_until) if placement else (None, None)
+    return (address, status, reason, None, lost_at, moving, rests_until)
 
 
-def _reason(bot: Bot, service: Service | None, wait: str) -> str:
+def _reason(bot: Bot, service: Service | None, wait: str, cause: str) -> str:
     if not bot.is_wanted:
         return ""
     if wait or service is None:
         # Without a service the reason is a job's or the plan's to say.
         return wait or bot.reason
-    return "" if service.healthy else in_plain_words(service.complaint)
+    return "" if service.healthy else cause or in_plain_words(service.complaint)
 
 
 def _write(bots: list[Bot], news: Mapping[UUID, tuple[object, ...]], at: datetime) -> None:
@@ -191,6 +194,8 @@ def forget_stops(bots: Iterable[Bot]) -> None:
         Bot.objects.filter(pk__in=started, told=Status.NONE).update(told=Status.UP)
 
 
+# All that the swarm's manager says of what was ended by force. Why it was, its own engine knows.
+KILLED = "(137)"
 # The first sign that is found counts: Docker's "no suitable node" has its cause behind it.
 PLAIN_WORDS = {
     "port already in use": "Its port is still in use on its machine.",
@@ -201,7 +206,7 @@ PLAIN_WORDS = {
     "No such image": "The pub software is missing on its machine.",
     "(75)": "Its volume is still in use by its last run.",
     "(78)": "Its volume does not hold its identity. It was not started, so nothing is lost; we look at it.",
-    "(137)": "It was ended from outside, most often because it ran out of memory. It starts again by itself.",
+    KILLED: "It was ended from outside, most often because it ran out of memory. It starts again by itself.",
     "non-zero exit": "It crashed. It starts again by itself.",
     "unhealthy": "It stopped answering. It starts again by itself.",
 }

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.base import ModelState
 
-from orchestrator import machines, swarm
+from orchestrator import crashes, machines, swarm
 from orchestrator.machines import Machine, MachineError
 from orchestrator.models import CARRYING, COMING, Hub, Placement
 from orchestrator.swarm import Node, Service, Sight
@@ -29,11 +29,11 @@ NO_BUY_MAX = timedelta(hours=1)
 # What a pass needs to know of a bot and of its home.
 BOT_COLUMNS = (
     *("id", "name", "paid", "switched_on", "deleted_at", "memory_gb", "restarts", "ssb_id", "address", "status"),
-    *("reason", "unknown_since", "lost_at", "moving", "changed_at", "started_at", "told"),
+    *("reason", "unknown_since", "lost_at", "moving", "rests_until", "changed_at", "started_at", "told"),
 )
 HOME_COLUMNS = (
     *("id", "bot_id", "hub_id", "port", "label", "places", "moving_to_id", "lost_at", "min_seq"),
-    *("refusals", "stays_until"),
+    *("refusals", "stays_until", "crash_rest_until", "crash_rests", "crash_restarts", "crash_rested_at"),
 )
 
 
@@ -47,6 +47,8 @@ class World:
     no_buy_until: datetime | None = None
     # Hub → "" if its engine answered this look, or why not; of those that had not answered lately.
     silence: dict[int, str] = field(default_factory=dict)
+    # Bot that rests, because it crashed too often → why, and until when.
+    rests: dict[UUID, str] = field(default_factory=dict)
 
     @cached_property
     def services(self) -> dict[UUID, Service]:
@@ -121,6 +123,7 @@ def observe() -> World:
         hubs=hubs,
         machines=_machines(),
         no_buy_until=_no_buy_until(hubs, sight.at),
+        rests=crashes.words_of_rests(homes),
     )
     # The clock has them asked, unless it or the workers are behind: then a hub is not lost for that.
     world.silence = ask_engines(world.unheard())

@@ -39,6 +39,13 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="placement",
+            name="crash_rested_at",
+            field=models.DateTimeField(
+                blank=True, help_text="when its last rest ended: what crashed before counts no more", null=True
+            ),
+        ),
+        migrations.AddField(
+            model_name="placement",
             name="crash_restarts",
             field=models.PositiveIntegerField(
                 default=0, help_text="its owner's restarts when the rest began: one more ends it"
