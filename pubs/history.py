@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from django.utils import timezone
 
 from pubs.models import METRICS, Bot
 
+# What the charts of the figures of right now are filled with when a page is opened.
+LATELY = timedelta(seconds=180)
 # As in the rows, and in this order everywhere.
 COLUMNS = tuple(f"{metric}{part}" for metric in METRICS for part in ("_min", "", "_max"))
 
@@ -94,3 +97,9 @@ def read(bot: Bot, name: str) -> History:
     by_slot = {int((at - begin).total_seconds()) // wanted.step: values for at, *values in found}
     counts, *columns = zip(*(by_slot.get(slot, nothing) for slot in range(slots)), strict=True)
     return History(wanted, begin, list(counts), dict(zip(COLUMNS, map(list, columns), strict=True)))
+
+
+def lately(bot: Bot) -> list[dict[str, Any]]:
+    """The finest steps of the last minutes, keyed like live.Stats."""
+    rows = bot.samples.filter(step=RANGES["1h"].step, at__gt=timezone.now() - LATELY).values("at", *METRICS)
+    return [{**row, "at": row["at"].isoformat()} for row in rows]

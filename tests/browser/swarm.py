@@ -5,10 +5,11 @@ import json
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from orchestrator.swarm import Output, PubService, Service
+from orchestrator.swarm import NotRunning, Output, PubService, Service
 from orchestrator.swarm.memory import MemorySwarm
 from pubs.live import Stats
 
@@ -17,11 +18,10 @@ INVITE = "pubs.example.org:29000:@bWFkZS1mb3ItYS10ZXN0LW9mLXRoZS1wYWdlcy0wMDA=.e
 
 
 class StagedSwarm(MemorySwarm):
-    """`healthy`: pubs answer. `measured`: samples come. `past`: seconds of samples that come first."""
+    """`healthy`: pubs answer. `measured`: samples come."""
 
     healthy = True
     measured = True
-    past = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class StagedSwarm(MemorySwarm):
     def _seen(self, pub: PubService) -> Service:
         return replace(super()._seen(pub), healthy=self.healthy, complaint="" if self.healthy else "starting")
 
-    async def stats(self, service: str) -> AsyncIterator[Stats]:
+    async def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[Stats]:
         for second in range(86_400):
-            ago = max(0, self.past - second)
-            yield _sample(self._running(service), second, datetime.now(UTC) - timedelta(seconds=ago))
-            # The layer drops what a page has not fetched yet, so that the past comes in quick steps too.
-            await asyncio.sleep(0.01 if ago else 1)
+            if bot_id not in self._answering(node_id).containers:
+                raise NotRunning("The pub is not running just now.")
+            yield sample(self._memory_of(bot_id), second, datetime.now(UTC))
+            await asyncio.sleep(1)
             while not self.measured:
                 await asyncio.sleep(0.1)
 
@@ -50,16 +50,16 @@ def answer(result: Any) -> Output:
     return Output(0, json.dumps({"id": 1, "ok": True, "result": result}) + "\n", "")
 
 
-def _sample(pub: PubService, second: int, at: datetime) -> Stats:
+def sample(memory_limit: int, second: int, at: datetime) -> Stats:
     """A pub with a friend who syncs every 40 seconds."""
     busy = math.exp(-(((second % 40) - 12) ** 2) / 30)
     wave = 1 + math.sin(second * 1.7) / 3
     return Stats(
         at=at.isoformat(),
-        seq=second,
+        seq=round(at.timestamp() * 1000),
         cpu=round(1.1 * wave + 17 * busy, 1),
         memory=int((96 + second * 0.08 + 4 * busy) * MB),
-        memory_limit=pub.memory,
+        memory_limit=memory_limit,
         net_rx=48 * MB + 1000 * second,
         net_tx=131 * MB + 2000 * second,
         disk_read=6 * MB,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,15 +10,24 @@ from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
 from accounts.models import User
+from orchestrator import collect
+from orchestrator.swarm.memory import GB
 from pubs.models import Bot
 from tests.browser.conftest import look_again
-from tests.browser.swarm import StagedSwarm
+from tests.browser.swarm import StagedSwarm, sample
 from tests.support.make import Maker
 from tests.support.site import RunningSite
 from tests.support.wait import until
 
 # Counts the pixels of a canvas that something was drawn on.
 INK = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.filter(Boolean).length"
+
+
+def remember(bot: Bot) -> None:
+    """Samples of the last minutes, as the broadcaster writes them."""
+    for ago in range(240, 0, -10):
+        at = timezone.now() - timedelta(seconds=ago)
+        collect.write({bot.pk: sample(GB, ago, at)}, at)
 
 
 def ink(chart: Locator) -> int:
@@ -39,13 +48,14 @@ def test_figures_change_each_second_and_are_drawn(page: Page, running_pub: Bot) 
     assert all(ink(chart) for chart in page.locator("[data-chart]").all())
 
 
-def test_a_chart_grows_with_its_samples(page: Page, running_pub: Bot, staged: StagedSwarm) -> None:
-    staged.past, staged.measured = 60, False
+def test_charts_begin_with_the_last_minutes(page: Page, running_pub: Bot, staged: StagedSwarm) -> None:
+    staged.measured = False
     page.goto(running_pub.get_absolute_url())
     expect(page.locator("#link")).to_have_text("live")
-    chart = page.locator("[data-chart=memory]")
+    chart = page.locator("[data-chart=network]")
     empty = ink(chart)
-    staged.measured = True
+    remember(running_pub)
+    page.reload()
     until("the chart to be drawn", lambda: ink(chart) > empty + 1000, 10)
 
 
@@ -91,7 +101,7 @@ def test_a_pub_is_shown_at_its_best_on_desktop_and_phone(
 ) -> None:
     """The pictures of the README: SCREENSHOTS names the folder that keeps them."""
     album = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-    staged.past = 240
+    remember(running_pub)
     until_paid = datetime(2027, 1, 1, tzinfo=UTC)
     Bot.objects.update(subscription_id="sub_1", paid_status="active", paid_until=until_paid)
     page.goto(running_pub.get_absolute_url())

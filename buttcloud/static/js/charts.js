@@ -6,6 +6,7 @@ const LENGTH = 180; // seconds
 const DELAY = 1.5; // seconds: the newest sample waits beyond the edge, so that its line glides in
 const FRAME = 1000 / 15; // ms: a chart's pixel is a third of a second wide, so that more frames show nothing more
 const RISE = 200; // ms: how slowly a chart's top follows
+const STEP = 10; // seconds of a step of the history, as in history.py
 const PAUSE = 2; // seconds late: the line is broken where nothing came, not bridged
 
 const short = (bytes) => size(bytes).replace(" ", "");
@@ -33,6 +34,7 @@ function dash({ ctx, bbox, valToPos, pxRatio }, value, stroke) {
   ctx.restore();
 }
 
+const seconds = (iso) => Date.parse(iso) / 1000;
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -112,9 +114,11 @@ export function charts(root, clock) {
   }
 
   function keep(more) {
-    rows = [...rows, ...more].filter(({ time }) => time > clock() - LENGTH - 2 * DELAY - 10).sort((a, b) => a.time - b.time);
+    rows = [...rows, ...more].filter(({ time }) => time > clock() - LENGTH - DELAY - STEP).sort((a, b) => a.time - b.time);
     load();
   }
+
+  const isUnknown = ({ time }) => !rows.some((row) => Math.abs(row.time - time) < STEP / 2);
 
   const fit = () => drawn.forEach(({ chart, place }) => chart.setSize({ width: place.clientWidth, height: place.clientHeight }));
   new ResizeObserver(fit).observe(root);
@@ -124,6 +128,9 @@ export function charts(root, clock) {
   requestAnimationFrame(glide);
 
   return {
-    add: (sample) => keep([{ time: Date.parse(sample.at) / 1000, every: 1, sample }]),
+    // The newest sample comes again after each reconnect.
+    add: (sample) => seconds(sample.at) > (rows.at(-1)?.time ?? 0) && keep([{ time: seconds(sample.at), every: 1, sample }]),
+    // Steps of the history, where nothing finer is known: before the page was opened, and while it was away.
+    fill: (steps) => keep(steps.map((sample) => ({ time: seconds(sample.at), every: STEP, sample })).filter(isUnknown)),
   };
 }

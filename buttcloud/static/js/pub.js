@@ -73,8 +73,8 @@ async function lookAgain() {
 
 // A frame that comes late, or again after a reconnect, never covers a newer one.
 function drawStats(sample) {
-  if (Date.parse(sample.at) <= Date.parse(stats.dataset.at)) return;
-  stats.dataset.at = sample.at;
+  if (sample.seq < stats.dataset.seq) return;
+  Object.assign(stats.dataset, { at: sample.at, seq: sample.seq });
   add(sample);
   for (const place of stats.querySelectorAll("[data-stat]")) {
     const value = sample[place.dataset.stat];
@@ -110,11 +110,12 @@ function say(state) {
 
 const kinds = {
   stats: drawStats,
+  past: ({ rows }) => fill(rows),
   pub: ({ html }) => drawPub(html),
   command: ({ html }) => show(html),
 };
 ahead = Date.parse(pub().dataset.now) - Date.now();
-const { add } = charts(stats, () => (Date.now() + ahead) / 1000);
+const { add, fill } = charts(stats, () => (Date.now() + ahead) / 1000);
 follow(stats.dataset.socket, { onMessage: (message) => kinds[message.kind]?.(message), onState: say });
 tick();
 setInterval(tick, 1000);
