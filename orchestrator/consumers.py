@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.template.loader import render_to_string
 
-from pubs import live
+from pubs import history, live
 from pubs.models import Bot
 
 log = logging.getLogger(__name__)
@@ -61,23 +63,33 @@ class OwnPubConsumer(AsyncJsonWebsocketConsumer):
 
 
 class PubConsumer(OwnPubConsumer):
-    """A pub's page, live: stats each second, and its pieces drawn again when a row changed."""
+    """A pub's page, live: stats each second, and its pieces drawn again when a row changed.
 
-    watching: asyncio.Task[None] | None = None
+    What is to be said waits under its name for the browser to take what was said before: a newer one takes the place of
+    an older, so that a slow browser misses some, gets the newest, and delays nobody.
+    """
+
+    tasks: tuple[asyncio.Task[None], ...] = ()
     closing: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
+        self.to_say: dict[str, Callable[[], Awaitable[dict[str, Any] | None]]] = {}
+        self.something = asyncio.Event()
+        self.seq = 0  # of the newest stats that were sent
         await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
         # What happened between the page's first paint and now is not lost.
         await self.pub_changed({})
-        if sample := live.newest_stats(self.bot_id):
+        self._soon("past", self._past)
+        if sample := await sync_to_async(live.newest_stats)(self.bot_id):
             await self.stats({"sample": sample})
-        self.watching = asyncio.create_task(self._watch())
-        self.watching.add_done_callback(self._watch_ended)
+        self.tasks = (asyncio.create_task(self._watch()), asyncio.create_task(self._say()))
+        for task in self.tasks:
+            task.add_done_callback(self._ended)
 
     async def disconnect(self, code: int) -> None:
-        if self.watching:
-            self.watching.cancel()
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
             await self.channel_layer.group_discard(live.group(self.bot_id), self.channel_name)
 
     async def _watch(self) -> None:
@@ -85,27 +97,63 @@ class PubConsumer(OwnPubConsumer):
         while True:
             # Layers forget their members after a day.
             await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
-            await self.channel_layer.group_send(live.BROADCASTERS, {"type": "watch", "bot": str(self.bot_id)})
+            await self.channel_layer.group_send(live.BROADCASTERS, live.watch_message(self.bot_id))
             await asyncio.sleep(live.WATCH_SECONDS / 3)
             if await self._bot() is None:
                 await self.close(NOT_FOUND)
 
-    def _watch_ended(self, task: asyncio.Task[None]) -> None:
-        """Without it nobody checks any more who looks: the browser connects anew."""
+    async def _say(self) -> None:
+        while True:
+            await self.something.wait()
+            self.something.clear()
+            while self.to_say:
+                make = self.to_say.pop(next(iter(self.to_say)))
+                if message := await make():
+                    await self.send_json(message)
+
+    def _soon(self, name: str, make: Callable[[], Awaitable[dict[str, Any] | None]]) -> None:
+        self.to_say[name] = make
+        self.something.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Without it nobody checks any more who looks, or tells: the browser connects anew."""
         if not task.cancelled() and (error := task.exception()):
             log.error("a page of pub %s is cut off: %s", self.bot_id, error)
             self.closing = asyncio.create_task(self.close(TRY_AGAIN))
 
     async def stats(self, event: dict[str, Any]) -> None:
-        await self.send_json({"kind": "stats", **event["sample"]})
+        sample = event["sample"]
+
+        async def say() -> dict[str, Any] | None:
+            # Never one that is older than what the page shows, as two broadcasters may send while a hub changes hands.
+            if sample["seq"] <= self.seq:
+                return None
+            self.seq = sample["seq"]
+            return {"kind": "stats", **sample}
+
+        self._soon("stats", say)
 
     async def pub_changed(self, event: dict[str, Any]) -> None:
-        if html := await self._render_pub():
-            await self.send_json({"kind": "pub", "html": html})
+        async def say() -> dict[str, Any] | None:
+            html = await self._render_pub()
+            return {"kind": "pub", "html": html} if html else None
+
+        self._soon("pub", say)
 
     async def command_changed(self, event: dict[str, Any]) -> None:
-        if html := await self._render_command(event["id"]):
-            await self.send_json({"kind": "command", "id": event["id"], "html": html})
+        command_id = event["id"]
+
+        async def say() -> dict[str, Any] | None:
+            html = await self._render_command(command_id)
+            return {"kind": "command", "id": command_id, "html": html} if html else None
+
+        self._soon(f"command {command_id}", say)
+
+    @database_sync_to_async
+    def _past(self) -> dict[str, Any] | None:
+        """What its charts show of the minutes before, and of those that a page was away."""
+        bot = self._look_up()
+        return {"kind": "past", "rows": history.lately(bot)} if bot else None
 
     @database_sync_to_async
     def _render_pub(self) -> str:

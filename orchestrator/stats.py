@@ -1,21 +1,28 @@
-"""The broadcaster: one Docker stats stream a pub, however many look, and none when nobody does.
+"""The broadcaster: it samples all pubs of the hubs that it holds, and streams of each pub what somebody looks at.
 
-Besides, it glances at each running pub now and then, so that a page has figures the moment it opens.
+One stream a pub and kind, however many look: viewers say every few seconds that they do, and a stream that nobody asks
+for any more ends. Several broadcasters divide the hubs among them by leases; a hub's pubs are streamed by its holder.
 """
 
 import asyncio
 import logging
-import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import aclosing, suppress
+from typing import Any
 from uuid import UUID
 
+from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
-from django.db import DatabaseError
+from django.db import Error
 
 from orchestrator import swarm
+from orchestrator.collect import collect
+from orchestrator.leases import LEASE, MARGIN, RENEW_SECONDS, Leases
+from orchestrator.logs import LogStreams
 from orchestrator.models import Placement
 from orchestrator.swarm import SwarmError
 from pubs import live
-from pubs.models import Bot, Status
+from pubs.live import Stats
 
 log = logging.getLogger(__name__)
 
@@ -23,86 +30,216 @@ log = logging.getLogger(__name__)
 REJOIN_SECONDS = 600
 # Until a stopped pub that somebody looks at is tried again.
 RETRY_SECONDS = 2
-# A glance is long enough for rates, which need two samples. After all pubs had one comes a pause.
-GLANCE_SECONDS = 2.5
-PAUSE_SECONDS = 60
+TEND_SECONDS = 1
+
+Watch = tuple[str, UUID]  # what somebody looks at, and of which pub
+# Passes on what there is of a pub on a node, until its container ends.
+Feed = Callable[[UUID, str], Awaitable[None]]
 
 
 class Broadcaster:
-    """Hears who looks at which pub and sends its stats to all of them."""
-
     def __init__(self) -> None:
-        self.until: dict[UUID, float] = {}
-        self.streams: dict[UUID, asyncio.Task[None]] = {}
+        self.leases = Leases()
+        self.until: dict[Watch, float] = {}  # somebody looks at it until then, by the loop's clock
+        self.homes: dict[UUID, int | None] = {}  # bots that somebody looks at → hub
+        self.hubs: dict[int, HubWatch] = {}  # those that we hold
+        self.newest: dict[UUID, Stats] = {}  # not yet in the cache
+        self.unknown = asyncio.Event()  # somebody looks at a bot whose hub we have not asked for
+        self.logs = LogStreams()
+        self.feeds: dict[str, Feed] = {"stats": self._stats, "logs": self.logs.forward}
 
     async def run(self) -> None:
-        """Until cancelled."""
-        layer = get_channel_layer()
-        assert layer is not None
+        """Until cancelled. What it holds is free for others at once then."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for part in (self._hear, self._hold, self._find, self._tend):
+                    tasks.create_task(part())
+        finally:
+            await self._end_hubs(list(self.hubs))
+            try:
+                await database_sync_to_async(self.leases.end)()
+            except Error:
+                log.exception("the leases on hubs run out by themselves, for they were not given back")
+
+    @property
+    def streams(self) -> dict[Watch, asyncio.Task[None]]:
+        return {watch: task for hub in self.hubs.values() for watch, task in hub.streams.items()}
+
+    # --- who looks at what -------------------------------------------------------------------------------------------
+    async def _hear(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except Exception:
+                # What was not heard meanwhile is said again.
+                log.exception("the broadcaster does not hear who looks")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen(self) -> None:
+        layer = _layer()
         channel = await layer.new_channel()
-        glancing = asyncio.create_task(self._glance())
         try:
             while True:
                 await layer.group_add(live.BROADCASTERS, channel)
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(REJOIN_SECONDS):
                         while True:
-                            self.watch(UUID((await layer.receive(channel))["bot"]))
-                except TimeoutError:
-                    continue
+                            message = await layer.receive(channel)
+                            self.watch(UUID(message["bot"]), message["what"])
+                            if reader := message.get("reader"):
+                                await self.logs.show(UUID(message["bot"]), reader)
         finally:
-            glancing.cancel()
-            for task in self.streams.values():
-                task.cancel()
             await layer.group_discard(live.BROADCASTERS, channel)
 
-    async def _glance(self) -> None:
+    def watch(self, bot_id: UUID, what: str = "stats") -> None:
+        """Somebody looks at it for live.WATCH_SECONDS. If its hub is another broadcaster's, that one streams it."""
+        if what not in self.feeds:
+            return  # a page of a newer version than ours
+        self.until[what, bot_id] = asyncio.get_running_loop().time() + live.WATCH_SECONDS
+        if bot_id not in self.homes:
+            self.unknown.set()
+        elif hub := self.hubs.get(self.homes[bot_id] or 0):
+            hub.stream((what, bot_id), self.feeds[what])
+
+    async def _find(self) -> None:
+        """Know the hubs of all bots that somebody looks at, by one query now and then, for a bot may move."""
+        while True:
+            self.unknown.clear()
+            if bots := {bot_id for _, bot_id in self.until}:
+                try:
+                    self.homes = dict.fromkeys(bots) | await _homes(bots)
+                except Error:
+                    log.exception("the hubs of pubs that somebody looks at were not found")
+            self._match()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.unknown.wait(), RENEW_SECONDS)
+
+    # --- which hubs are ours -----------------------------------------------------------------------------------------
+    async def _hold(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                held = await database_sync_to_async(self.leases.renew)(len(self.streams))
+                await self._watch_hubs(held, began + (LEASE - MARGIN).total_seconds())
+            except Error:
+                # What we hold ends by its fence, unless the database is back before.
+                log.exception("the leases on hubs were not renewed")
+            await asyncio.sleep(RENEW_SECONDS)
+
+    async def _watch_hubs(self, held: dict[int, str], until: float) -> None:
+        gone = [pk for pk, hub in self.hubs.items() if hub.node_id != held.get(pk) or hub.is_over]
+        if gone:
+            await self._end_hubs(gone)
+            await database_sync_to_async(self.leases.release)(but=held)
+        for pk, node_id in held.items():
+            if pk not in self.hubs:
+                self.hubs[pk] = HubWatch(node_id)
+            self.hubs[pk].fence(until)
+        self._match()
+
+    async def _end_hubs(self, pks: Collection[int]) -> None:
+        await asyncio.gather(*(self.hubs.pop(pk).end() for pk in pks))
+
+    # --- what is streamed --------------------------------------------------------------------------------------------
+    async def _tend(self) -> None:
+        """Each second: end what nobody looks at any more, and let pages without a socket see the newest figures."""
+        while True:
+            now = asyncio.get_running_loop().time()
+            self.until = {watch: until for watch, until in self.until.items() if until > now}
+            self._match()
+            samples, self.newest = self.newest, {}
+            if samples:
+                try:
+                    await database_sync_to_async(live.remember_stats)(samples)
+                except Exception:
+                    log.exception("the newest figures of %d pubs were not kept", len(samples))
+            await asyncio.sleep(TEND_SECONDS)
+
+    def _match(self) -> None:
+        """Each hub that we hold has the streams that somebody looks at, and no other."""
+        watched = {bot_id for _, bot_id in self.until}
+        self.homes = {bot_id: hub for bot_id, hub in self.homes.items() if bot_id in watched}
+        wanted: dict[int | None, set[Watch]] = {}
+        for watch in self.until:
+            wanted.setdefault(self.homes.get(watch[1]), set()).add(watch)
+        for pk, hub in self.hubs.items():
+            hub.only(wanted.get(pk, set()))
+            for watch in wanted.get(pk, ()):
+                hub.stream(watch, self.feeds[watch[0]])
+
+    async def _stats(self, bot_id: UUID, node_id: str) -> None:
+        layer, group = _layer(), live.group(bot_id)
+        async with aclosing(swarm.connect().stats(bot_id, node_id)) as samples:  # type: ignore[type-var]
+            async for sample in samples:
+                self.newest[bot_id] = sample
+                await layer.group_send(group, {"type": "stats", "sample": sample})
+
+
+class HubWatch:
+    """A hub that is ours until its fence: its pubs are sampled, and streamed while somebody looks."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self.streams: dict[Watch, asyncio.Task[None]] = {}
+        self.task = asyncio.create_task(collect(node_id, self.is_streamed))
+        self._fence: asyncio.TimerHandle | None = None
+
+    def fence(self, until: float) -> None:
+        """Before somebody else may begin, all ends by itself, whatever keeps us from hearing of it."""
+        if self._fence:
+            self._fence.cancel()
+        self._fence = asyncio.get_running_loop().call_at(until, self._cancel)
+
+    @property
+    def is_over(self) -> bool:
+        return self.task.done() or bool(self.task.cancelling())
+
+    def _cancel(self) -> None:
+        self.task.cancel()
+        self.only(set())
+
+    async def end(self) -> None:
+        if self._fence:
+            self._fence.cancel()
+        tasks = [self.task, *self.streams.values()]
+        if not self.is_over:
+            self._cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def is_streamed(self, bot_id: UUID) -> bool:
+        return ("stats", bot_id) in self.streams
+
+    def stream(self, watch: Watch, feed: Feed) -> None:
+        if watch not in self.streams and not self.is_over:
+            self.streams[watch] = task = asyncio.create_task(self._stream(watch, feed))
+            # Not before its connection is closed, so that there are never two.
+            task.add_done_callback(lambda _: self.streams.pop(watch))
+
+    def only(self, wanted: set[Watch]) -> None:
+        for watch, task in self.streams.items():
+            if watch not in wanted and not task.cancelling():
+                task.cancel()
+
+    async def _stream(self, watch: Watch, feed: Feed) -> None:
+        what, bot_id = watch
         while True:
             try:
-                async for bot_id in Bot.objects.filter(status=Status.UP).values_list("pk", flat=True):
-                    self.watch(bot_id, GLANCE_SECONDS)
-                    await asyncio.sleep(GLANCE_SECONDS)
-            except DatabaseError:
-                log.exception("no glance at the pubs")
-            await asyncio.sleep(PAUSE_SECONDS)
+                await feed(bot_id, self.node_id)
+            except SwarmError as error:
+                log.debug("no %s of %s: %s", what, bot_id, error)
+            except Exception:
+                # Whatever it is, it ends no other stream, and the viewers see the age of the last figures.
+                log.exception("no %s of %s", what, bot_id)
+            await asyncio.sleep(RETRY_SECONDS)
 
-    def watch(self, bot_id: UUID, seconds: float | None = None) -> None:
-        """Somebody looks at this pub now: its stream goes on for `seconds`, live.WATCH_SECONDS if not said."""
-        until = time.monotonic() + (live.WATCH_SECONDS if seconds is None else seconds)
-        self.until[bot_id] = max(until, self.until.get(bot_id, 0))
-        if bot_id not in self.streams:
-            self.streams[bot_id] = asyncio.create_task(self._stream(bot_id))
 
-    def _is_watched(self, bot_id: UUID) -> bool:
-        return time.monotonic() < self.until[bot_id]
+@database_sync_to_async
+def _homes(bots: Collection[UUID]) -> dict[UUID, int | None]:
+    return dict(Placement.objects.filter(bot__in=bots).values_list("bot_id", "hub_id"))
 
-    async def _stream(self, bot_id: UUID) -> None:
-        try:
-            while self._is_watched(bot_id):
-                try:
-                    await self._forward(bot_id)
-                except SwarmError as error:
-                    log.debug("no stats of %s: %s", bot_id, error)
-                except Exception:
-                    # Whatever it is, it ends no other stream, and the viewers see the age of the last figures.
-                    log.exception("no stats of %s", bot_id)
-                await asyncio.sleep(RETRY_SECONDS)
-        finally:
-            del self.streams[bot_id], self.until[bot_id]
 
-    async def _forward(self, bot_id: UUID) -> None:
-        """Pass samples on until the container ends or nobody looks any more."""
-        layer = get_channel_layer()
-        assert layer is not None
-        placement = await Placement.objects.select_related("hub").aget(bot=bot_id)
-        samples = swarm.connect().stats(bot_id, placement.hub.node_id)
-        try:
-            while self._is_watched(bot_id):
-                # An engine that says nothing any more must not hold the stream for ever.
-                sample = await asyncio.wait_for(anext(samples), live.WATCH_SECONDS)
-                await live.remember_stats(bot_id, sample)
-                await layer.group_send(live.group(bot_id), {"type": "stats", "sample": sample})
-        except (StopAsyncIteration, TimeoutError):
-            return
-        finally:
-            await samples.aclose()  # type: ignore[attr-defined]
+def _layer() -> Any:
+    layer = get_channel_layer()
+    assert layer is not None
+    return layer

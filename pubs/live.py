@@ -3,6 +3,7 @@ the database or is the newest stats sample.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -17,6 +18,9 @@ BROADCASTERS = "broadcasters"
 # A look is worth this long; whoever goes on looking says so again before (seconds).
 WATCH_SECONDS = 12
 STATS_KEPT = 600
+LOGS_KEPT = 600
+# Until lines that were asked for and did not come may be asked for again.
+LOGS_ASKED = 10
 # Until one that wishes a closer look at a pub gets another.
 LOOK_SECONDS = 20
 
@@ -25,7 +29,7 @@ class Stats(TypedDict):
     """One sample of `docker stats`: sizes in bytes, rates in bytes a second."""
 
     at: str  # ISO 8601
-    seq: int
+    seq: int  # grows with each sample of a pub, whoever took it
     cpu: float  # percent of one core
     memory: int
     memory_limit: int
@@ -40,15 +44,43 @@ class Stats(TypedDict):
     pids: int
 
 
+class LogLine(TypedDict):
+    """A line that a pub wrote, without secrets."""
+
+    key: str  # the same whoever read it, and when
+    number: int  # grows by one from line to line; of another stream or reading it begins anew
+    at: str  # ISO 8601
+    text: str
+    is_error: bool  # from stderr
+
+
+class Logs(TypedDict):
+    """The last lines of a pub, as they were read once."""
+
+    at: datetime | None  # when they were read; None if they never were
+    lines: list[LogLine]
+    trouble: str  # why there are no newer ones, for the owner
+
+
 def group(bot_id: UUID) -> str:
     """The channel group of everybody who looks at this pub."""
     return f"pub.{bot_id}"
 
 
+def log_group(bot_id: UUID) -> str:
+    """The channel group of everybody who reads what this pub writes."""
+    return f"logs.{bot_id}"
+
+
+def layer() -> Any:
+    """What messages go through."""
+    chosen = get_channel_layer()
+    assert chosen is not None
+    return chosen
+
+
 def _send(to: str, message: dict[str, Any]) -> None:
-    layer = get_channel_layer()
-    assert layer is not None
-    async_to_sync(layer.group_send)(to, message)
+    async_to_sync(layer().group_send)(to, message)
 
 
 def _after_commit(tell: Callable[[], Any]) -> None:
@@ -66,9 +98,14 @@ def command_changed(bot_id: UUID, command_id: UUID) -> None:
     _after_commit(lambda: _send(group(bot_id), {"type": "command.changed", "id": str(command_id)}))
 
 
+def watch_message(bot_id: UUID, what: str = "stats") -> dict[str, str]:
+    """Tells the broadcasters that somebody looks at this pub now, and at what of it."""
+    return {"type": "watch", "bot": str(bot_id), "what": what}
+
+
 def watch(bot_id: UUID) -> None:
-    """Tell the broadcasters that somebody looks at this pub now."""
-    _after_commit(lambda: _send(BROADCASTERS, {"type": "watch", "bot": str(bot_id)}))
+    """Somebody looks at this pub's stats now."""
+    _after_commit(lambda: _send(BROADCASTERS, watch_message(bot_id)))
 
 
 def nudge() -> None:
@@ -81,21 +118,47 @@ def ask(command_id: UUID) -> None:
     _after_commit(lambda: current_app.send_task("orchestrator.run_command", args=[str(command_id)]))
 
 
-def look_at_payment(bot_id: UUID) -> None:
-    """Have a worker look at Stripe: what was paid, and what must end."""
-    _after_commit(lambda: current_app.send_task("billing.look_again", args=[str(bot_id)]))
-
-
 def look_closer(bot_id: UUID) -> None:
     """Have a worker look now how this pub answers; once in a while, however many wish it."""
     if cache.add(f"look_closer.{bot_id}", 1, LOOK_SECONDS):
         _after_commit(lambda: current_app.send_task("orchestrator.check_pub", args=[str(bot_id)]))
 
 
-async def remember_stats(bot_id: UUID, sample: Stats) -> None:
-    await cache.aset(f"stats.{bot_id}", sample, STATS_KEPT)
+def look_at_payment(bot_id: UUID) -> None:
+    """Have a worker look at Stripe: what was paid, and what must end."""
+    _after_commit(lambda: current_app.send_task("billing.look_again", args=[str(bot_id)]))
+
+
+def remember_stats(samples: dict[UUID, Stats]) -> None:
+    cache.set_many({f"stats.{bot_id}": sample for bot_id, sample in samples.items()}, STATS_KEPT)
 
 
 def newest_stats(bot_id: UUID) -> Stats | None:
     """The last sample taken, up to ten minutes old, or None."""
     return cache.get(f"stats.{bot_id}")
+
+
+def ask_for_logs(bot_id: UUID, count: int) -> None:
+    """Have a worker read the pub's last lines; once, however many wish it."""
+    if cache.add(_logs_asked(bot_id, count), 1, LOGS_ASKED):
+        args, task = [str(bot_id), count], "orchestrator.read_logs"
+        _after_commit(lambda: current_app.send_task(task, args=args, expires=LOGS_ASKED))
+
+
+def are_logs_asked_for(bot_id: UUID, count: int) -> bool:
+    """Whether they are on their way."""
+    return cache.get(_logs_asked(bot_id, count)) is not None
+
+
+def _logs_asked(bot_id: UUID, count: int) -> str:
+    return f"logs.asked.{bot_id}.{count}"
+
+
+def remember_logs(bot_id: UUID, count: int, logs: Logs) -> None:
+    cache.set(f"logs.{bot_id}.{count}", logs, LOGS_KEPT)
+    cache.delete(_logs_asked(bot_id, count))
+
+
+def newest_logs(bot_id: UUID, count: int) -> Logs | None:
+    """What was read last, up to ten minutes ago, when so many lines were asked for; or None."""
+    return cache.get(f"logs.{bot_id}.{count}")

@@ -1,9 +1,11 @@
 """Looking at a pub live: who may, what comes, and that streams end."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -16,12 +18,14 @@ from accounts.models import User
 from buttcloud.asgi import application
 from orchestrator import stats
 from orchestrator.consumers import NOT_FOUND, TRY_AGAIN, PubConsumer
+from orchestrator.models import Hub, Placement
 from orchestrator.stats import Broadcaster
 from orchestrator.swarm import PubService
 from orchestrator.swarm.memory import MemorySwarm
 from pubs import live
 from pubs.models import Bot
 from tests.support.make import Maker
+from tests.support.wait import until_async
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -133,6 +137,83 @@ async def test_a_command_of_another_pub_is_never_shown(own: Bot) -> None:
     await communicator.disconnect()
 
 
+# --- slow browsers and old frames ------------------------------------------------------------------------------------
+def sample(seq: int) -> dict[str, Any]:
+    return {"seq": seq, "at": "2026-12-03T14:05:00Z", "cpu": 1.5}
+
+
+class Browser:
+    """One that takes what it is sent only when it is told to."""
+
+    def __init__(self, scope: Any) -> None:
+        self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.said.put_nowait({"type": "websocket.connect"})
+        self.got: list[dict[str, Any]] = []
+        self.takes = asyncio.Event()
+        self.page = asyncio.create_task(application(scope, self.said.get, self._send))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            await self.takes.wait()
+            self.got.append(json.loads(message["text"]))
+
+    def seqs(self) -> list[int]:
+        return [message["seq"] for message in self.got if message["kind"] == "stats"]
+
+    async def leave(self) -> None:
+        self.takes.set()
+        self.said.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await self.page
+
+
+async def send_stats(bot: Bot, *seqs: int) -> None:
+    layer = get_channel_layer()
+    assert layer
+    for seq in seqs:
+        await layer.group_send(live.group(bot.pk), {"type": "stats", "sample": sample(seq)})
+
+
+async def test_a_slow_browser_gets_the_newest_and_delays_nobody(own: Bot) -> None:
+    slow, quick = [Browser((await open_socket(own, own.owner)).scope) for _ in range(2)]
+    quick.takes.set()
+    await until_async(lambda: bool(quick.got))
+    for seq in range(1, 251):
+        await send_stats(own, seq)
+        await until_async(lambda seq=seq: seq in quick.seqs(), every=0)
+    assert quick.seqs() == list(range(1, 251)) and slow.got == []
+    slow.takes.set()
+    await until_async(lambda: 250 in slow.seqs())
+    # One may have been on its way when the browser stood still.
+    assert len(slow.seqs()) <= 2
+    await slow.leave()
+    await quick.leave()
+
+
+async def test_a_frame_is_never_older_than_one_before_it(own: Bot) -> None:
+    browser = Browser((await open_socket(own, own.owner)).scope)
+    browser.takes.set()
+    await until_async(lambda: bool(browser.got))
+    for seq in (5, 4, 5, 6):
+        await send_stats(own, seq)
+        await asyncio.sleep(0.02)
+    await until_async(lambda: 6 in browser.seqs())
+    assert browser.seqs() == [5, 6]
+    await browser.leave()
+
+
+async def test_who_comes_back_gets_the_newest_known_with_its_number(own: Bot) -> None:
+    await sync_to_async(live.remember_stats)({own.pk: sample(41)})  # type: ignore[dict-item]
+    browser = Browser((await open_socket(own, own.owner)).scope)
+    browser.takes.set()
+    await until_async(lambda: browser.seqs() == [41])
+    # A stream that was left elsewhere has older ones on the way.
+    await send_stats(own, 40)
+    await send_stats(own, 42)
+    await until_async(lambda: 42 in browser.seqs())
+    assert browser.seqs() == [41, 42]
+    await browser.leave()
+
+
 # --- the broadcaster -------------------------------------------------------------------------------------------------
 class Counting(MemorySwarm):
     """Counts the streams that are open."""
@@ -141,12 +222,13 @@ class Counting(MemorySwarm):
         super().__init__()
         self.opened = self.open = 0
 
-    async def stats(self, service: str) -> AsyncIterator[live.Stats]:
+    async def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[live.Stats]:
         self.opened += 1
         self.open += 1
         try:
-            async for sample in super().stats(service):
-                yield sample
+            async with aclosing(super().stats(bot_id, node_id)) as samples:  # type: ignore[type-var]
+                async for sample in samples:
+                    yield sample
         finally:
             self.open -= 1
 
@@ -155,10 +237,27 @@ class Counting(MemorySwarm):
 def counting(monkeypatch: pytest.MonkeyPatch, own: Bot) -> Counting:
     twin = Counting()
     twin.put_service(PubService(own.pk, "@x", "node-1", 29000, "127.0.0.1", settings.PUB_IMAGE, 2**30, 0))
+    hub = Hub.objects.create(name="hub-1", state=Hub.State.READY, node_id="node-1", places=15)
+    Placement.objects.create(bot=own, hub=hub, port=29000, label="a")
     monkeypatch.setattr("orchestrator.swarm.connect", lambda: twin)
-    monkeypatch.setattr(live, "WATCH_SECONDS", 1.5)
+    monkeypatch.setattr(live, "WATCH_SECONDS", 0.9)
     monkeypatch.setattr(stats, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(stats, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(stats, "TEND_SECONDS", 0.1)
     return twin
+
+
+@pytest.fixture
+async def broadcaster(counting: Counting) -> AsyncIterator[Broadcaster]:
+    """One that holds the hub."""
+    broadcaster = Broadcaster()
+    running = asyncio.create_task(broadcaster.run())
+    await until_async(lambda: bool(broadcaster.hubs))
+    yield broadcaster
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert counting.open == 0 and broadcaster.streams == {}
 
 
 async def next_stats(communicator: WebsocketCommunicator) -> dict[str, Any]:
@@ -167,9 +266,9 @@ async def next_stats(communicator: WebsocketCommunicator) -> dict[str, Any]:
     return message
 
 
-async def test_two_who_look_share_one_stream_and_it_ends_when_nobody_does(own: Bot, counting: Counting) -> None:
-    broadcaster = asyncio.create_task(Broadcaster().run())
-    await asyncio.sleep(0.05)
+async def test_two_who_look_share_one_stream_and_it_ends_when_nobody_does(
+    own: Bot, counting: Counting, broadcaster: Broadcaster
+) -> None:
     pages = [await open_socket(own, own.owner) for _ in range(2)]
     for page in pages:
         await page.connect()
@@ -181,46 +280,48 @@ async def test_two_who_look_share_one_stream_and_it_ends_when_nobody_does(own: B
     assert (counting.opened, counting.open) == (1, 1)
     for page in pages:
         await page.disconnect()
-    await asyncio.sleep(4)
-    assert counting.open == 0
-    broadcaster.cancel()
+    await until_async(lambda: counting.open == 0)
+    assert counting.opened == 1
 
 
-async def test_the_newest_sample_is_kept_for_pages_without_script(own: Bot, counting: Counting) -> None:
-    broadcaster = asyncio.create_task(Broadcaster().run())
-    await asyncio.sleep(0.05)
-    await sync_to_async(live.watch)(own.pk)
-    await asyncio.sleep(0.3)
-    sample = await sync_to_async(live.newest_stats)(own.pk)
-    assert sample and sample["pids"] == 8
-    broadcaster.cancel()
-    await asyncio.sleep(0.05)
-    assert counting.open == 0
-
-
-async def test_a_stopped_pub_is_tried_again_while_somebody_looks(own: Bot, counting: Counting) -> None:
-    service = counting.services.pop(own.pk)
-    broadcaster = Broadcaster()
-    broadcaster.watch(own.pk)
-    await asyncio.sleep(0.3)
-    assert counting.opened > 1 and counting.open == 0
-    counting.services[own.pk] = service
-    await asyncio.sleep(0.4)
-    assert counting.open == 1
-    await asyncio.sleep(3)
-    assert broadcaster.streams == {} and counting.open == 0
-
-
-async def test_a_pub_that_nobody_watches_is_glanced_at(
-    own: Bot, counting: Counting, monkeypatch: pytest.MonkeyPatch
+async def test_the_newest_sample_is_kept_for_pages_without_script(
+    own: Bot, counting: Counting, broadcaster: Broadcaster
 ) -> None:
-    monkeypatch.setattr(stats, "GLANCE_SECONDS", 0.2)
-    await sync_to_async(Bot.objects.update)(status="up")
-    broadcaster = asyncio.create_task(Broadcaster().run())
-    await asyncio.sleep(2.5)
-    assert await sync_to_async(live.newest_stats)(own.pk)
-    assert counting.opened >= 1 and counting.open == 0
-    broadcaster.cancel()
+    await sync_to_async(live.watch)(own.pk)
+    await until_async(lambda: live.newest_stats(own.pk) is not None)
+    sample = live.newest_stats(own.pk)
+    assert sample and sample["pids"] == 8
+
+
+async def test_a_stopped_pub_is_tried_again_while_somebody_looks(
+    own: Bot, counting: Counting, broadcaster: Broadcaster
+) -> None:
+    counting.nodes["node-1"].containers.clear()
+    broadcaster.watch(own.pk)
+    await until_async(lambda: counting.opened > 1)
+    broadcaster.watch(own.pk)
+    counting.nodes["node-1"].containers.add(own.pk)
+    await until_async(lambda: counting.open == 1)
+    await until_async(lambda: broadcaster.streams == {} and counting.open == 0)
+
+
+async def test_a_pub_that_moves_is_streamed_where_it_lives(
+    own: Bot, counting: Counting, broadcaster: Broadcaster
+) -> None:
+    node = counting.add_node()
+    hub = await Hub.objects.acreate(name="hub-2", state=Hub.State.READY, node_id=node, places=15)
+    broadcaster.watch(own.pk)
+    await until_async(lambda: counting.open == 1)
+    counting.nodes["node-1"].containers.clear()
+    counting.nodes[node].containers.add(own.pk)
+    await Placement.objects.aupdate(hub=hub)
+
+    def there() -> bool:
+        broadcaster.watch(own.pk)
+        return hub.pk in broadcaster.hubs and bool(broadcaster.hubs[hub.pk].streams) and counting.open == 1
+
+    await until_async(there)
+    assert len(broadcaster.streams) == 1
 
 
 async def test_a_browser_that_left_without_a_word_is_no_error(

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.utils import timezone
 from knox.models import AuthToken
 from rest_framework.test import APIClient
@@ -174,7 +173,7 @@ def test_asking_for_stats_starts_the_measuring(api: APIClient, bot: Bot, monkeyp
     monkeypatch.setattr(live, "watch", watched.append)
     answer = api.get(f"{PUBS}{bot.pk}/stats/")
     assert answer.status_code == 404 and "ask again" in answer.json()["detail"]
-    async_to_sync(live.remember_stats)(bot.pk, sample(cpu=2.5))
+    live.remember_stats({bot.pk: sample(cpu=2.5)})
     assert api.get(f"{PUBS}{bot.pk}/stats/").json()["cpu"] == 2.5
     assert watched == [bot.pk, bot.pk]
 

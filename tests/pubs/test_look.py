@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
@@ -256,7 +255,7 @@ def test_only_a_subscriber_gets_to_the_portal(client: Client, make: Maker) -> No
 
 def test_newest_figures_are_on_the_page_without_script(client: Client, make: Maker) -> None:
     bot = make.bot(paid=True, status="up")
-    async_to_sync(live.remember_stats)(bot.pk, SAMPLE)
+    live.remember_stats({bot.pk: SAMPLE})
     text = page(client, bot)
     assert all(figure in text for figure in ("7.3 %", "120 MB", "1 GB", "2 kB/s", ">23<"))
 

@@ -1,5 +1,6 @@
 """Waiting for what happens by itself."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -11,3 +12,11 @@ def until[Value](what: str, look: Callable[[], Value], seconds: float = 60, ever
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(every)
     return value
+
+
+async def until_async(look: Callable[[], object], seconds: float = 10, every: float = 0.02) -> None:
+    """The same on an event loop, where others go on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(every)
