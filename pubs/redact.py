@@ -6,7 +6,10 @@ addresses in which they stand.
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
+
+from pubs.live import LogLine
 
 HIDDEN = "[hidden]"
 LINE_MAX = 2000  # characters
@@ -45,6 +48,11 @@ SECRETS = [
     (re.compile(r"eyJ[\w-]*\.[\w-]+(?:\.[\w-]*)?"), HIDDEN),  # a JSON web token
     (re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), "[e-mail]"),
 ]
+
+
+def as_text(lines: Iterable[LogLine]) -> str:
+    """For files and mails, each with its time in UTC."""
+    return "".join(f"{each['at'][:23].replace('T', ' ')}  {each['text']}\n" for each in lines)
 
 
 def line(text: str) -> str:
