@@ -6,6 +6,7 @@ from rest_framework.routers import SimpleRouter
 
 from billing.api import CheckoutView, PaymentView, PortalView, PricesView
 from pubs.api.pubs import CatalogueView, CommandViewSet, PubViewSet, StatusChangeViewSet
+from pubs.api.working import WorkingView
 
 router = SimpleRouter(use_regex_path=False)
 router.register("pubs", PubViewSet, basename="api-pub")
@@ -16,6 +17,7 @@ urlpatterns = [
     *router.urls,
     path("pubs/<uuid:pk>/payment/", PaymentView.as_view(), name="api-payment"),
     path("pubs/<uuid:pk>/checkout/", CheckoutView.as_view(), name="api-checkout"),
+    path("pubs/<uuid:pk>/working/", WorkingView.as_view(), name="api-working"),
     path("pubs/<uuid:pk>/portal/", PortalView.as_view(), name="api-portal"),
     path("prices/", PricesView.as_view(), name="api-prices"),
     path("catalogue/", CatalogueView.as_view(), name="api-catalogue"),

@@ -15,11 +15,13 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 
+from pubs import disk, live
 from pubs.models import Bot, Checkup, Status
 from pubs.shown import is_stale, shown
 from pubs.units import age
 
 # A pub is tried each minute and asked each five; what is older than this says little about now.
+FRESH = timedelta(seconds=60)
 TRY_HOLDS = timedelta(minutes=4)
 ANSWER_HOLDS = timedelta(minutes=15)
 # One that was reached a moment ago may just be busy, or start again.
@@ -81,13 +83,24 @@ def verdict(bot: Bot, found: list[Answer] | None = None) -> Verdict:
     return Verdict("good", "Your pub works: it runs, and people can reach it.")
 
 
+def look_closer(bot: Bot) -> None:
+    """Somebody looks: have a worker see how it answers, unless that is known to be so just now."""
+    tried_at = _checkup(bot).tried_at
+    if _runs(bot) and (tried_at is None or timezone.now() - tried_at > FRESH):
+        live.look_closer(bot.pk)
+
+
 def _runs(bot: Bot) -> bool:
     return bot.is_wanted and bot.status != Status.NONE and bot.lost_at is None and not bot.moving
 
 
+def _checkup(bot: Bot) -> Checkup:
+    """One that was never looked at has no row yet."""
+    return getattr(bot, "checkup", None) or Checkup(bot_id=bot.pk)
+
+
 def _answers(bot: Bot) -> Iterator[Answer]:
-    # A bot that was never looked at has no row yet.
-    checkup = getattr(bot, "checkup", None) or Checkup(bot=bot)
+    checkup = _checkup(bot)
     yield _running(bot)
     yield _reachable(bot, checkup)
     yield _said("messages", "Do messages reach it?", checkup, _messages)
@@ -95,6 +108,7 @@ def _answers(bot: Bot) -> Iterator[Answer]:
     yield _said("peers", "Who is connected to it?", checkup, _peers)
     yield _said("followers", "Who follows it?", checkup, _followers)
     yield _said("version", "Is its software up to date?", checkup, _version)
+    yield _disk(bot, checkup)
 
 
 def _running(bot: Bot) -> Answer:
@@ -175,6 +189,12 @@ def _peers(checkup: Checkup) -> Said:
 def _followers(checkup: Checkup) -> Said:
     words = f"{_count(checkup.followers or 0, 'follower')}, and it follows {checkup.members or 0}."
     return ("good", words, "") if checkup.followers else ("off", words, INVITE)
+
+
+def _disk(bot: Bot, checkup: Checkup) -> Answer:
+    outlook = disk.outlook(bot)
+    state: State = "unknown" if outlook.size is None else "bad" if outlook.level else "good"
+    return Answer("disk", "Is there room on its disk?", state, outlook.words, outlook.todo, checkup.answered_at)
 
 
 def _version(checkup: Checkup) -> Said:

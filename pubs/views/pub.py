@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from pubs import catalogue, live
+from pubs import catalogue, live, working
 from pubs.forms import DeleteForm, NameForm, RenameForm
 from pubs.models import Bot
 from pubs.views.own import AuthenticatedRequest, own, wants_piece
@@ -52,6 +52,7 @@ def pub(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     if wants_piece(request):
         return render(request, "pubs/_pub.html", {"bot": bot})
     live.watch(bot.pk)
+    working.look_closer(bot)
     return pub_page(request, bot)
 
 
