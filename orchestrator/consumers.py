@@ -153,7 +153,8 @@ class PubConsumer(OwnPubConsumer):
     def _past(self) -> dict[str, Any] | None:
         """What its charts show of the minutes before, and of those that a page was away."""
         bot = self._look_up()
-        return {"kind": "past", "rows": history.lately(bot)} if bot else None
+        rows = history.lately(bot) if bot else []
+        return {"kind": "past", "rows": rows} if rows else None
 
     @database_sync_to_async
     def _render_pub(self) -> str:
