@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils import timezone
 
@@ -12,8 +12,20 @@ from pubs.models import METRICS, Bot
 
 # What the charts of the figures of right now are filled with when a page is opened.
 LATELY = timedelta(seconds=180)
+PARTS = ("_min", "", "_max")
 # As in the rows, and in this order everywhere.
-COLUMNS = tuple(f"{metric}{part}" for metric in METRICS for part in ("_min", "", "_max"))
+COLUMNS = tuple(f"{metric}{part}" for metric in METRICS for part in PARTS)
+# Of each metric, for the heads of tables. Percent are of one core.
+UNITS = {
+    "cpu": "percent",
+    "memory": "bytes",
+    "rx_rate": "bytes_per_second",
+    "tx_rate": "bytes_per_second",
+    "read_rate": "bytes_per_second",
+    "write_rate": "bytes_per_second",
+    "pids": "processes",
+    "disk": "bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -22,22 +34,22 @@ class Range:
     title: str
     length: timedelta
     step: int  # seconds
+    each: str  # the same in words
 
 
 RANGES = {
     each.name: each
     for each in (
-        Range("1h", "1 hour", timedelta(hours=1), 10),
-        Range("24h", "24 hours", timedelta(hours=24), 60),
-        Range("7d", "7 days", timedelta(days=7), 900),
-        Range("30d", "30 days", timedelta(days=30), 900),
-        Range("1y", "1 year", timedelta(days=365), 86400),
+        Range("1h", "1 hour", timedelta(hours=1), 10, "10 seconds"),
+        Range("24h", "24 hours", timedelta(hours=24), 60, "minute"),
+        Range("7d", "7 days", timedelta(days=7), 900, "15 minutes"),
+        Range("30d", "30 days", timedelta(days=30), 900, "15 minutes"),
+        Range("1y", "1 year", timedelta(days=365), 86400, "day"),
     )
 }
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """Lowest, mean and highest value over a whole range."""
 
     low: float
@@ -45,9 +57,17 @@ class Extent:
     high: float
 
 
+class Metric(NamedTuple):
+    """A value for each step, None where there was no sample."""
+
+    min: list[float | None]
+    mean: list[float | None]
+    max: list[float | None]
+
+
 @dataclass(frozen=True)
 class History:
-    """Columns of equal length: a value for each step from `begin` on, None where there was no sample."""
+    """Columns of equal length, from `begin` on; None where there was no sample."""
 
     range: Range
     begin: datetime
@@ -68,8 +88,11 @@ class History:
     def extents(self) -> dict[str, Extent | None]:
         return {metric: self._extent(metric) for metric in METRICS}
 
+    def metric(self, name: str) -> Metric:
+        return Metric(*(self.columns[f"{name}{part}"] for part in PARTS))
+
     def _extent(self, metric: str) -> Extent | None:
-        lows, means, highs = (self.columns[f"{metric}{part}"] for part in ("_min", "", "_max"))
+        lows, means, highs = self.metric(metric)
         seen = [(mean, count) for mean, count in zip(means, self.counts, strict=True) if mean is not None and count]
         if not seen:
             return None

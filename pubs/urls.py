@@ -1,6 +1,9 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from pubs.views import pub as views
+from pubs.views import public
+from pubs.views.history import history_csv, history_page
+from pubs.views.timeline import timeline
 
 pub_urls = [
     path("", views.pub, name="pub"),
@@ -9,6 +12,9 @@ pub_urls = [
     path("restart/", views.restart, name="restart"),
     path("rename/", views.rename, name="rename"),
     path("delete/", views.delete, name="delete"),
+    path("history/", history_page, name="history"),
+    path("history.csv", history_csv, name="history_csv"),
+    path("timeline/", timeline, name="timeline"),
     path("commands/", views.command, name="command"),
     path("commands/<uuid:command_pk>/", views.command_result, name="command_result"),
 ]
@@ -17,7 +23,13 @@ pubs_urls: list[URLPattern | URLResolver] = [
     path("new/", views.new, name="new"),
     path("<uuid:pk>/", include(pub_urls)),
 ]
+status_urls = [
+    path("<uuid:pk>/", public.page, name="pub"),
+    path("<uuid:pk>.json", public.as_json, name="json"),
+    path("<uuid:pk>/badge.svg", public.badge, name="badge"),
+]
 urlpatterns = [
     path("", views.landing, name="home"),
+    path("status/", include((status_urls, "status"))),
     path("pubs/", include((pubs_urls, "pubs"))),
 ]

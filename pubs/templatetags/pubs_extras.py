@@ -9,17 +9,20 @@ from django import template
 from django.conf import settings
 from django.utils import timezone
 
+from pubs import disk
 from pubs import shown as looks
 from pubs.catalogue import CATALOGUE
 from pubs.models import Command
+from pubs.timeline import newest
 from pubs.units import age, size
 
 register = template.Library()
 register.filter("shown", looks.shown)
 register.filter("is_stale", looks.is_stale)
-register.filter("history", looks.history)
+register.filter("timeline", newest)
 register.filter("age", age)
 register.filter("size", size)
+register.filter("outlook", disk.outlook)
 
 # Keys of the pub's answers, by what their values are.
 TIMES = frozenset({"created", "lastUsed", "revoked", "since"})

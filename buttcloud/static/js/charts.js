@@ -1,6 +1,6 @@
 // The last three minutes of a pub, drawn by uPlot. The numbers beside the charts say the same to those who can't see them.
 
-import { size } from "./format.js";
+import { axis, color, dash, lineColor, scales } from "./axes.js";
 
 const LENGTH = 180; // seconds
 const DELAY = 1.5; // seconds: the newest sample waits beyond the edge, so that its line glides in
@@ -9,33 +9,15 @@ const RISE = 200; // ms: how slowly a chart's top follows
 const STEP = 10; // seconds of a step of the history, as in history.py
 const PAUSE = 2; // seconds late: the line is broken where nothing came, not bridged
 
-const short = (bytes) => size(bytes).replace(" ", "");
-const POWERS = Array.from({ length: 40 }, (_, power) => 2 ** power);
-const TENS = [1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000];
 const CHARTS = {
-  cpu: { keys: ["cpu"], label: (value) => `${value}%`, least: 5, steps: TENS },
-  memory: { keys: ["memory"], label: short, least: 64 * 1024 ** 2, steps: POWERS, limit: "memory_limit" },
-  network: { keys: ["rx_rate", "tx_rate"], label: short, least: 1024, steps: POWERS },
-  disk: { keys: ["read_rate", "write_rate"], label: short, least: 1024, steps: POWERS },
-  processes: { keys: ["pids"], label: String, least: 5, steps: TENS },
+  cpu: { keys: ["cpu"], unit: "percent" },
+  memory: { keys: ["memory"], unit: "size", limit: "memory_limit" },
+  network: { keys: ["rx_rate", "tx_rate"], unit: "rate" },
+  disk: { keys: ["read_rate", "write_rate"], unit: "rate" },
+  processes: { keys: ["pids"], unit: "count" },
 };
 
-// A line from side to side.
-function dash({ ctx, bbox, valToPos, pxRatio }, value, stroke) {
-  const y = Math.round(valToPos(value, "y", true));
-  ctx.save();
-  ctx.strokeStyle = stroke;
-  ctx.lineWidth = 1.5 * pxRatio;
-  ctx.setLineDash([6 * pxRatio, 4 * pxRatio]);
-  ctx.beginPath();
-  ctx.moveTo(bbox.left, y);
-  ctx.lineTo(bbox.left + bbox.width, y);
-  ctx.stroke();
-  ctx.restore();
-}
-
 const seconds = (iso) => Date.parse(iso) / 1000;
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 // `root` holds the places to draw in; `clock` says what time it is at the server, in seconds.
@@ -46,10 +28,10 @@ export function charts(root, clock) {
   let framed = 0, seen = true;
 
   function draw(place) {
-    const { keys, label, least, steps, limit } = CHARTS[place.dataset.chart];
-    const axis = { stroke: color("--soft"), font: "11px system-ui, sans-serif", grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
+    const { keys, unit, limit } = CHARTS[place.dataset.chart];
+    const { label, least, steps } = scales[unit];
     const lines = keys.map((key, index) => {
-      const stroke = color(index ? "--series-b" : "--series-a");
+      const stroke = lineColor(index);
       return { stroke, width: 2, points: { show: false }, ...(index ? { dash: [5, 3] } : { fill: `${stroke}22` }) };
     });
     const bound = () => (limit && rows.at(-1)?.sample[limit]) || 0;
@@ -63,8 +45,8 @@ export function charts(root, clock) {
       padding: [8, 16, 0, 0],
       scales: { x: { time: false, range: () => [right - LENGTH, right] }, y: { range: () => [0, one.top || least] } },
       axes: [
-        { ...axis, size: 24, gap: 6, splits: () => [3, 2, 1, 0].map((minutes) => right - minutes * 60), values: () => ["3 min", "2 min", "1 min", "now"], align: 0 },
-        { ...axis, size: 58, gap: 4, space: 26, incrs: steps, values: (chart, splits) => splits.map(label), ...(limit && { splits: () => [0, bound() / 2, bound()] }) },
+        { ...axis(), size: 24, gap: 6, splits: () => [3, 2, 1, 0].map((minutes) => right - minutes * 60), values: () => ["3 min", "2 min", "1 min", "now"], align: 0 },
+        { ...axis(), size: 58, gap: 4, space: 26, incrs: steps, values: (chart, splits) => splits.map(label), ...(limit && { splits: () => [0, bound() / 2, bound()] }) },
       ],
       series: [{}, ...lines],
       hooks: { draw: [(chart) => bound() && dash(chart, bound(), bad)] },
