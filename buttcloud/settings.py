@@ -202,6 +202,16 @@ CELERY_BEAT_SCHEDULE = {
     "roll up samples": {"task": "orchestrator.roll_up", "schedule": 60, "options": {"expires": 60}},
     "send what is left in the outbox": {"task": "mailer.sweep", "schedule": 30, "options": {"expires": 30}},
 }
+# Each queue gets a pulse, which tells how long a job waits in it.
+QUEUES = ("swarm", "mailer", "hooks", "default")
+PULSE_SECONDS = 15
+for queue in QUEUES:
+    CELERY_BEAT_SCHEDULE[f"pulse of the {queue} queue"] = {
+        "task": "orchestrator.pulse",
+        "schedule": PULSE_SECONDS,
+        "args": [queue],
+        "options": {"queue": queue, "expires": 3600},
+    }
 
 # --- Accounts ------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
@@ -431,6 +441,12 @@ if MACHINES == "orchestrator.machines.openstack.OpenStackMachines":
     for name in ("OPENSTACK_FLAVOR", "OPENSTACK_IMAGE", "OPENSTACK_NETWORK", "OPENSTACK_SECURITY_GROUP"):
         if not globals()[name]:
             raise ImproperlyConfigured(f"Hubs on OpenStack need {name}.")
+
+# --- Metrics -------------------------------------------------------------------------------------------------------
+# Whoever has it may read /metrics. Production without one has no such address.
+METRICS_TOKEN = env.text("METRICS_TOKEN") if PRODUCTION else secret("METRICS_TOKEN")
+if PRODUCTION and METRICS_TOKEN and len(METRICS_TOKEN) < 20:
+    raise ImproperlyConfigured("Production needs a METRICS_TOKEN that nobody can guess: 20 characters at least.")
 
 # --- Safety --------------------------------------------------------------------------------------------------------
 SECURE_CSP = {

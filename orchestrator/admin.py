@@ -7,17 +7,18 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import display_for_value
 from django.contrib.admin.widgets import AdminTextInputWidget
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Case, QuerySet, When
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.admin import links
 from accounts.models import User
-from orchestrator import enrol, staff
+from orchestrator import enrol, fleet, staff
 from orchestrator.models import Enrolment, Hub, Placement
 from pubs import live
 from pubs.admin import LookOnly, TroubleFilter, YesNoFilter
@@ -86,6 +87,16 @@ class HubAdmin(LookOnly, DeedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hub]:
         return staff.with_load(super().get_queryset(request).select_related("enrolment"))
+
+    def get_urls(self) -> list[URLPattern]:
+        fleet_page = path("fleet/", self.admin_site.admin_view(self.fleet_page), name="orchestrator_hub_fleet")
+        return [fleet_page, *super().get_urls()]
+
+    def fleet_page(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {**self.admin_site.each_context(request), "title": "The fleet", "fleet": fleet.look()}
+        return TemplateResponse(request, "admin/orchestrator/fleet.html", context)
 
     @admin.display(ordering="name")
     def hub(self, hub: Hub) -> SafeString:

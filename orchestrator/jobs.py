@@ -20,10 +20,10 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from orchestrator import checkups, crashes, dns, enrol, hubs, relay, rollup, swarm, tell
+from orchestrator import checkups, crashes, dns, enrol, hubs, logs, relay, rollup, signs, swarm, tell, troubles
 from orchestrator.machines import MachineError
 from orchestrator.models import CARRYING, Claim, ClaimLost, Hub, Placement, turn
-from orchestrator.reconcile import asked_key, run_pass, service_of
+from orchestrator.reconcile import asked_key, queue, run_pass, service_of
 from orchestrator.record import TROUBLE, give_reason, note_answers
 from orchestrator.swarm import NotRunning, SwarmError
 from orchestrator.world import ask_engines
@@ -77,11 +77,15 @@ def reconcile() -> None:
     hurry = True
     with turn("pass", CLAIM_SECONDS) as ours:
         if ours:
+            began = time.monotonic()
             try:
-                hurry = run_pass().hurry
+                done = run_pass()
+                hurry = done.hurry
+                signs.note_pass(time.monotonic() - began, len(done.world.bots), len(done.actions))
             except SwarmError as error:
                 # Nothing was seen, so nothing is known and nothing is done. The clock asks again.
                 log.error("no pass: %s", error)
+                signs.note_failed_pass(str(error))
                 hurry = False
     if hurry:
         _soon()
@@ -149,8 +153,11 @@ def ensure_pub_down(bot_id: str) -> None:
     with _work_on(UUID(bot_id), is_stop=True) as work:
         if work is None:
             return
-        if work.bot.is_wanted and not work.home.lost_at and not crashes.is_resting(work.bot, work.home):
+        is_resting = crashes.is_resting(work.bot, work.home)
+        if work.bot.is_wanted and not work.home.lost_at and not is_resting:
             return
+        if is_resting:
+            tell.keep_last_lines(work.bot.pk)
         work.claim.renew()
         swarm.connect().remove_service(work.bot.pk)
         work.is_done = True
@@ -251,9 +258,18 @@ def _work_on(bot_id: UUID, is_stop: bool = False) -> Iterator[Work | None]:
         claim.end(**after)
 
 
-@job("orchestrator.tell_owner")
-def tell_owner(bot_id: str) -> None:
-    tell.owner(UUID(bot_id))
+# --- troubles --------------------------------------------------------------------------------------------------------
+@shared_task(name="orchestrator.look_for_troubles")
+def look_for_troubles() -> None:
+    with turn("troubles", CLAIM_SECONDS) as ours:
+        if ours:
+            troubles.look(queue)
+            tell.payments()
+
+
+@job("orchestrator.tell_trouble")
+def tell_trouble(trouble_id: int) -> None:
+    tell.trouble(trouble_id)
 
 
 # --- hubs ------------------------------------------------------------------------------------------------------------
@@ -337,6 +353,17 @@ def ask_pubs(hub_id: int) -> None:
 @shared_task(name="orchestrator.check_pub")
 def check_pub(bot_id: str) -> None:
     checkups.look_at(UUID(bot_id))
+
+
+@shared_task(name=signs.PULSE)
+def pulse(queue: str, sent: float) -> None:
+    """Comes by the queue that it is about, and says how long that took."""
+    signs.note_pulse(queue, sent)
+
+
+@shared_task(name="orchestrator.read_logs")
+def read_logs(bot_id: str, count: int) -> None:
+    logs.remember(UUID(bot_id), count)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
