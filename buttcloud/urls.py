@@ -4,6 +4,8 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path
 
+from buttcloud import service
+from buttcloud.metrics import metrics
 from orchestrator.routing import websocket_urlpatterns
 
 __all__ = ["urlpatterns", "websocket_urlpatterns"]
@@ -14,6 +16,8 @@ admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-a
 admin.site.site_header = admin.site.site_title = "buttcloud staff"
 
 urlpatterns = [
+    path("status/", service.page, name="service_status"),
+    path("status.json", service.as_json, name="service_status_json"),
     path("", include("pubs.urls")),
     path("account/", include("accounts.urls")),
     path("accounts/", include("allauth.urls")),
@@ -22,4 +26,5 @@ urlpatterns = [
     path("stripe/", include("djstripe.urls", namespace="djstripe")),
     path("api/v1/", include("buttcloud.api_urls")),
     path("admin/", admin.site.urls),
+    path("metrics", metrics),
 ]
