@@ -108,6 +108,10 @@ def our_key() -> SigningKey:
     return SigningKey(salted_hmac("orchestrator.handshake", "", algorithm="sha256").digest())
 
 
+def our_network() -> bytes:
+    return b64decode(settings.PUB_SHS) if settings.PUB_SHS else MAIN_NETWORK
+
+
 def public_key(ssb_id: str) -> bytes:
     """The key in an identity like @...=.ed25519."""
     return b64decode(ssb_id.removeprefix("@").removesuffix(".ed25519"))
@@ -115,8 +119,7 @@ def public_key(ssb_id: str) -> bytes:
 
 async def shake_hands(address: str, ssb_id: str) -> float:
     """Meet the pub at host:port, and part at once: the milliseconds until it had proved who it is, or Refused."""
-    network = b64decode(settings.PUB_SHS) if settings.PUB_SHS else MAIN_NETWORK
-    client = Client(network, public_key(ssb_id), our_key())
+    client = Client(our_network(), public_key(ssb_id), our_key())
     began = time.monotonic()
     try:
         async with asyncio.timeout(ANSWER_SECONDS) as patience, _connected(address) as (reader, writer):
