@@ -1,17 +1,16 @@
 """What a pub's row means, in words for its owner: one small table over the wish and what was seen."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.utils import timezone
 
-from pubs.models import Bot, PaymentChange, Rung, Status, StatusChange
+from pubs.models import Bot, Rung, Status
 
 # What was seen longer ago than this is no longer taken for true.
 STALE = timedelta(seconds=60)
 # What does not answer so long after its start is down.
 STARTS_WITHIN = timedelta(minutes=2)
-HISTORY_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ UP = Shown("up", "good", "People can connect to it and join with your invites.")
 STARTING = Shown("starting", "busy", "We are getting it ready. There is nothing you need to do.")
 DOWN = Shown("down", "bad", "It does not answer right now. It is being started again by itself.")
 MOVING = Shown("moving", "busy", "It is down for a short while. There is nothing you need to do.")
+RESTING = Shown("resting", "bad", "It crashed again and again, so we stopped it for a while. Everything in it is kept.")
 LOST = Shown("lost", "bad", "It does not run before we restore it. Its name, address and Scuttlebutt id are kept.")
 STOPPED = Shown("stopped", "off", "You stopped it. Everything in it is kept, and you can start it at any time.")
 STOPPING = Shown("stopping", "busy", "It is shutting down. Everything in it is kept.")
@@ -41,7 +41,7 @@ OVER = Shown(
 )
 # By rung, for what does not run for want of a payment.
 WITHOUT_PAYMENT = {Rung.SUSPENDED: UNPAID, Rung.KEPT: ENDED, Rung.OVER: OVER}
-# What became of the payment, in the history.
+# What became of the payment, in the timeline and in messages.
 PAYMENT_WORDS = {
     Rung.NEW: "not paid yet",
     Rung.PAID: "paid",
@@ -67,6 +67,8 @@ def shown(bot: Bot) -> Shown:
         return UP
     if bot.moving:
         return MOVING
+    if bot.rests_until:
+        return RESTING
     return STARTING if _is_starting(bot) else DOWN
 
 
@@ -75,34 +77,6 @@ def is_stale(bot: Bot) -> bool:
     may_run = bot.is_wanted or bot.status != Status.NONE
     is_old = bot.seen_at is not None and timezone.now() - bot.seen_at > STALE
     return may_run and (bot.unknown_since is not None or is_old)
-
-
-@dataclass(frozen=True)
-class Happening:
-    """A line of a pub's history: what became of it, from what, and more about it in words."""
-
-    at: datetime
-    became: str
-    was: str = ""
-    words: str = ""
-
-
-def history(bot: Bot) -> list[Happening]:
-    """What happened lately to its status and its payment, the newest first."""
-    seen = [_seen(change) for change in bot.status_changes.all()[:HISTORY_SHOWN]]
-    paid = [_paid(change) for change in bot.payment_changes.all()[:HISTORY_SHOWN]]
-    return sorted(seen + paid, key=lambda each: each.at, reverse=True)[:HISTORY_SHOWN]
-
-
-def _seen(change: StatusChange) -> Happening:
-    return Happening(change.at, change.get_new_display(), change.get_old_display(), change.reason)
-
-
-def _paid(change: PaymentChange) -> Happening:
-    """Money given back and the like leave the rung as it is: then the words say it all."""
-    if change.old == change.new and change.words:
-        return Happening(change.at, change.words)
-    return Happening(change.at, PAYMENT_WORDS[Rung(change.new)], words=change.words)
 
 
 def _without_payment(bot: Bot) -> Shown:

@@ -3,6 +3,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from pubs.views import pub as views
 from pubs.views import public
 from pubs.views.history import history_csv, history_page
+from pubs.views.logs import logs_download, logs_page
 from pubs.views.timeline import timeline
 
 pub_urls = [
@@ -15,6 +16,8 @@ pub_urls = [
     path("history/", history_page, name="history"),
     path("history.csv", history_csv, name="history_csv"),
     path("timeline/", timeline, name="timeline"),
+    path("logs/", logs_page, name="logs"),
+    path("logs.txt", logs_download, name="logs_download"),
     path("commands/", views.command, name="command"),
     path("commands/<uuid:command_pk>/", views.command_result, name="command_result"),
 ]

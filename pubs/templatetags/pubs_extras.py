@@ -8,6 +8,8 @@ import segno
 from django import template
 from django.conf import settings
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from pubs import disk
 from pubs import shown as looks
@@ -63,6 +65,14 @@ def server_time() -> str:
 def qr(text: str) -> str:
     """A QR code as the address of an image."""
     return segno.make(text, error="m").svg_data_uri(scale=4, border=3, dark="#10202c", light="#ffffff")
+
+
+@register.filter
+def marked(text: str, sought: str) -> SafeString:
+    """The text with what was sought in it marked. `mark` in logs.js does the same."""
+    pieces = re.split(f"({re.escape(sought)})", text, flags=re.IGNORECASE) if sought else [text]
+    hits = (format_html("<mark>{}</mark>", piece) if number % 2 else piece for number, piece in enumerate(pieces))
+    return format_html_join("", "{}", ((hit,) for hit in hits))
 
 
 @register.filter

@@ -20,7 +20,7 @@ def test_an_owner_stops_and_starts_a_pub(page: Page, running_pub: Bot) -> None:
     page.get_by_role("button", name="Start").click()
     expect(badge).to_have_text("up")
     page.get_by_text("What happened so far").click()
-    expect(page.locator(".history li")).to_have_count(3)
+    expect(page.locator(".timeline li")).to_have_count(4)
     assert went_through(running_pub) == ["up", "none", "up"]
 
 

@@ -12,7 +12,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from pubs import live
 from pubs.models import Bot, Status
-from pubs.shown import history, is_stale, shown
+from pubs.shown import is_stale, shown
 from pubs.templatetags import pubs_extras as extras
 from tests.support.make import Maker
 
@@ -173,27 +173,11 @@ def test_a_comped_pub_can_be_paid_for_so_that_it_runs_on(client: Client, make: M
     assert '<button id="pay" class="big" form="checkout-form">Pay</button>' in text
 
 
-def test_the_history_tells_of_status_and_payment_the_newest_first(client: Client, make: Maker) -> None:
-    bot = make.bot(paid=True)
-    bot.status_changes.create(old="none", new="up", reason="It started.")
-    bot.payment_changes.create(old="paid", new="grace", words="The last payment failed.", key="a")
-    bot.payment_changes.create(old="grace", new="grace", words="€9 was given back.", key="b")
-    lines = [(each.was, each.became, each.words) for each in history(bot)]
-    assert lines == [
-        ("", "€9 was given back.", ""),
-        ("", "payment failed", "The last payment failed."),
-        ("not running", "up", "It started."),
-    ]
+def test_one_that_rests_after_crashes_says_so_and_when_it_is_tried_again(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True, rests_until=LATER, reason="It is tried again at 14:05 UTC.")
+    assert shown(bot).word == "resting"
     text = page(client, bot)
-    assert text.index("€9 was given back.") < text.index("payment failed</strong>") < text.index("It started.")
-
-
-def test_the_history_is_not_longer_than_a_look(make: Maker) -> None:
-    bot = make.bot()
-    for number in range(12):
-        bot.status_changes.create(old="down", new="up")
-        bot.payment_changes.create(old="paid", new="grace", key=str(number))
-    assert len(history(bot)) == 10
+    assert "It is tried again at 14:05 UTC." in text and 'id="restart"' in text and 'class="steps"' not in text
 
 
 @pytest.mark.parametrize(
