@@ -59,7 +59,7 @@ export function charts(root, clock) {
     for (const { chart, keys } of drawn) {
       chart.setData([all.map((row) => row.time), ...keys.map((key) => all.map((row) => row.sample[key] ?? null))], false);
     }
-    if (still.matches && !document.hidden) paint(Infinity);
+    if ((still.matches || !seen) && !document.hidden) paint(Infinity);
   }
 
   const isApart = (one, next) => next.time - one.time > Math.max(one.every, next.every) + PAUSE;
