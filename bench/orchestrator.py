@@ -180,7 +180,8 @@ class Fleet:
                 name=f"Pub {each}",
                 paid=True,
                 status="up",
-                told="up",
+                told_up=True,
+                wanted_since=datetime.now(UTC),
                 ssb_id=f"@{uuid4().hex}.ed25519",
             )
             for each in range(there, number)

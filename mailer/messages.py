@@ -24,25 +24,53 @@ def welcome(*, key: str, to: str, name: str, url: str) -> None:
 
 
 def pub_is_up(*, key: str, to: str, name: str = "", pub_name: str, url: str, address: str = "") -> None:
-    """The pub answers, for the first time or again. `address` is the host:port that peers reach."""
+    """The pub answers for the first time. `address` is the host:port that peers reach."""
     _write("pub_is_up", key, to, name=name, pub_name=pub_name, url=url, address=address)
 
 
-def pub_is_down(
-    *, key: str, to: str, name: str = "", pub_name: str, url: str, since: datetime, reason: str = ""
+# What is written of a trouble: `title` and `what` go on after the pub's name, `words` have the figures, `todo` says
+# what can be done, and `settings_url` is where its owner chooses what to be mailed about.
+
+
+def trouble_began(
+    *,
+    key: str,
+    to: str,
+    name: str = "",
+    pub_name: str,
+    url: str,
+    settings_url: str,
+    title: str,
+    what: str,
+    words: str = "",
+    todo: str = "",
+    lines: str = "",
 ) -> None:
-    """The pub no longer answers though it should. `reason` is in words for its owner."""
-    _write("pub_is_down", key, to, name=name, pub_name=pub_name, url=url, since=since, reason=reason)
+    """Something is wrong with the pub, or grew worse, or comes and goes. `lines` are the last that it wrote."""
+    about = {"title": title, "what": what, "words": words, "todo": todo, "lines": lines}
+    _write("trouble_began", key, to, name=name, pub_name=pub_name, url=url, settings_url=settings_url, **about)
 
 
-def pub_is_unknown(*, key: str, to: str, name: str = "", pub_name: str, url: str, since: datetime) -> None:
-    """The machine that the pub lives on is out of sight, so that nobody knows how the pub does."""
-    _write("pub_is_unknown", key, to, name=name, pub_name=pub_name, url=url, since=since)
+def trouble_is_over(
+    *,
+    key: str,
+    to: str,
+    name: str = "",
+    pub_name: str,
+    url: str,
+    settings_url: str,
+    title: str,
+    what: str,
+    words: str = "",
+) -> None:
+    """What was wrong with the pub no longer is."""
+    about = {"title": title, "what": what, "words": words}
+    _write("trouble_is_over", key, to, name=name, pub_name=pub_name, url=url, settings_url=settings_url, **about)
 
 
-def staff_alarm(*, key: str, to: str, name: str = "", subject: str, words: str, url: str) -> None:
-    """A person must look at something; `subject` names it, and `url` is its page in the admin."""
-    _write("staff_alarm", key, to, name=name, subject=subject, words=words, url=url)
+def staff_alarm(*, key: str, to: str, name: str = "", subject: str, words: str, url: str, lines: str = "") -> None:
+    """A person must look at something; `subject` names it, `url` is its page in the admin, and `lines` a pub's last."""
+    _write("staff_alarm", key, to, name=name, subject=subject, words=words, url=url, lines=lines)
 
 
 # What is written about money says until when the pub runs (`until`), until when its data is kept once it has stopped

@@ -258,6 +258,11 @@ def _work_on(bot_id: UUID, is_stop: bool = False) -> Iterator[Work | None]:
         claim.end(**after)
 
 
+@job("orchestrator.tell_up")
+def tell_up(bot_id: str) -> None:
+    tell.first_up(UUID(bot_id))
+
+
 # --- troubles --------------------------------------------------------------------------------------------------------
 @shared_task(name="orchestrator.look_for_troubles")
 def look_for_troubles() -> None:

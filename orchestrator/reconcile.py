@@ -42,7 +42,7 @@ from orchestrator.planner import (
     UnfenceHub,
     Wait,
 )
-from orchestrator.record import GB, forget_stops, record_bots, record_hubs
+from orchestrator.record import GB, note_wishes, record_bots, record_hubs
 from orchestrator.swarm import PubService
 from orchestrator.world import World, observe
 from pubs.models import Bot, Status
@@ -103,12 +103,12 @@ def run_pass(ask: Ask = queue) -> Pass:
     crashes.judge(world)
     actions = make_plan(world)
     record_bots(world, {action.bot: action.reason for action in actions if isinstance(action, Wait)})
-    forget_stops(world.bots)
+    note_wishes(world.bots, world.sight.at)
     carry_out(actions, world, ask)
     now = world.sight.at
     for bot in world.bots:
-        if tell.news(bot, world.placements.get(bot.pk), now):
-            ask("orchestrator.tell_owner", str(bot.pk))
+        if tell.is_first_up(bot):
+            ask("orchestrator.tell_up", str(bot.pk))
     if settings.PUB_DOMAIN:
         ask("orchestrator.sync_names")
     return Pass(world, actions, hurry=any(in_transition(bot, now) for bot in world.bots))

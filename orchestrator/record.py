@@ -16,7 +16,7 @@ from orchestrator.models import CARRYING, COMING, Hub, Placement
 from orchestrator.swarm import Service
 from orchestrator.world import World
 from pubs import live
-from pubs.models import UNKNOWN, Bot, Status, StatusChange
+from pubs.models import Bot, Status, StatusChange
 
 GB = 1024**3
 MOVING = "It is moving to another machine, with all that it knows. It is back in a few minutes."
@@ -181,17 +181,14 @@ def _write(bots: list[Bot], news: Mapping[UUID, tuple[object, ...]], at: datetim
         StatusChange.objects.bulk_create(changes)
 
 
-KNOWN = (Status.UP, UNKNOWN)
-
-
-def forget_stops(bots: Iterable[Bot]) -> None:
-    """A stop is no news, nor is the start after it: what the owner knows of is brought up without a mail."""
-    stopped = [bot.pk for bot in bots if not bot.is_wanted and bot.told in KNOWN]
-    started = [bot.pk for bot in bots if bot.is_wanted and bot.status == Status.UP and bot.told == Status.NONE]
-    if stopped:
-        Bot.objects.filter(pk__in=stopped, told__in=KNOWN).update(told=Status.NONE)
-    if started:
-        Bot.objects.filter(pk__in=started, told=Status.NONE).update(told=Status.UP)
+def note_wishes(bots: Iterable[Bot], now: datetime) -> None:
+    """Since when each should run: what it did before, as before a stop, is no trouble, nor is the start after it."""
+    begun = [bot.pk for bot in bots if bot.is_wanted and bot.wanted_since is None]
+    ended = [bot.pk for bot in bots if not bot.is_wanted and bot.wanted_since is not None]
+    if begun:
+        Bot.objects.filter(pk__in=begun, wanted_since=None).update(wanted_since=now)
+    if ended:
+        Bot.objects.filter(pk__in=ended).update(wanted_since=None)
 
 
 # All that the swarm's manager says of what was ended by force. Why it was, its own engine knows.

@@ -29,7 +29,8 @@ NO_BUY_MAX = timedelta(hours=1)
 # What a pass needs to know of a bot and of its home.
 BOT_COLUMNS = (
     *("id", "name", "paid", "switched_on", "deleted_at", "memory_gb", "restarts", "ssb_id", "address", "status"),
-    *("reason", "unknown_since", "lost_at", "moving", "rests_until", "changed_at", "started_at", "told"),
+    *("reason", "unknown_since", "lost_at", "moving", "rests_until", "changed_at", "started_at"),
+    *("told_up", "wanted_since"),
 )
 HOME_COLUMNS = (
     *("id", "bot_id", "hub_id", "port", "label", "places", "moving_to_id", "lost_at", "min_seq"),

@@ -175,7 +175,8 @@ class BotAdmin(LookOnly, DeedAdmin):
                     "trouble",
                     "address",
                     "ssb_id",
-                    "told",
+                    "told_up",
+                    "wanted_since",
                     "hub",
                     "port",
                 ]

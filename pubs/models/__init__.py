@@ -3,7 +3,6 @@
 from pubs.models.bots import (
     NAME_MAX,
     NAME_TAKEN,
-    UNKNOWN,
     WAITS_FOR_RESTORE,
     Bot,
     BotQuerySet,
@@ -22,7 +21,6 @@ __all__ = [
     "METRICS",
     "NAME_MAX",
     "NAME_TAKEN",
-    "UNKNOWN",
     "WAITS_FOR_RESTORE",
     "Bot",
     "BotQuerySet",

@@ -73,10 +73,6 @@ class Rung(models.TextChoices):
     OVER = "over", "ended, and no longer kept"
 
 
-# What an owner may have been told beside that.
-UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True)
 class Step:
     """One line of the way from a name to a running pub."""
@@ -153,12 +149,8 @@ class Bot(models.Model):
     reason = models.CharField(max_length=500, blank=True, help_text="why it is not up, in the owner's words")
     address = models.CharField(max_length=255, blank=True, help_text="host:port that peers reach")
     ssb_id = models.CharField("Scuttlebutt id", max_length=60, blank=True)
-    told = models.CharField(
-        max_length=10,
-        choices=[*Status.choices, (UNKNOWN, "out of sight")],
-        blank=True,
-        help_text="what the owner knows of",
-    )
+    told_up = models.BooleanField(default=False, help_text="its owner was told that it came up for the first time")
+    wanted_since = models.DateTimeField(null=True, blank=True, help_text="since when it should run, as passes saw it")
 
     status_public = models.BooleanField(default=False, help_text="whether anybody may see how it is: the owner's wish")
 

@@ -1,13 +1,16 @@
 """What is known of a bot beside its row: figures over time, events, how it answers, and what is wrong with it."""
 
 import secrets
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from mailer import hooks
 from pubs.models.bots import Bot
 
 # What a sample measures: each has a column for its mean, and two for its lowest and highest value.
@@ -174,7 +177,11 @@ class Trouble(models.Model):
                 fields=["bot", "kind"], condition=models.Q(ended=None), name="one_open_trouble_a_kind"
             )
         ]
-        indexes = [models.Index(fields=["ended"], name="trouble_ended")]
+        # What a look reads: open, ended lately, or ended and its end not told yet.
+        indexes = [
+            models.Index(fields=["ended"], name="trouble_ended"),
+            models.Index(fields=["bot"], condition=models.Q(told=True), name="trouble_told"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.bot_id}: {self.kind}"
@@ -196,3 +203,38 @@ class Notices(models.Model):
 
     def __str__(self) -> str:
         return f"notices of {self.bot_id}"
+
+    # What an owner may do. Page and API call these.
+
+    @classmethod
+    def of(cls, bot: Bot) -> "Notices":
+        return cls.objects.get_or_create(bot=bot)[0]
+
+    def choose(self, mailed: Collection[str]) -> None:
+        """Mail about these kinds of trouble and no other."""
+        self._write(no_mail=[kind for kind in Trouble.Kind.values if kind not in mailed])
+
+    def post_to(self, url: str) -> None:
+        """ValidationError when the address does not do. An empty one ends it."""
+        if url:
+            hooks.check_url(url)
+        if url != self.hook_url:
+            hooks.forget(str(self.bot_id))
+            self._write(hook_url=url, hook_since=timezone.now() if url else None)
+
+    def renew_secret(self) -> None:
+        """What waits to be posted would be signed with the old one."""
+        hooks.forget(str(self.bot_id))
+        self._write(hook_secret=_secret())
+
+    def _write(self, **columns: Any) -> None:
+        Notices.objects.filter(pk=self.pk).update(**columns)
+        self.refresh_from_db(fields=list(columns))
+
+    def post(self, key: str, event: str, *, kind: str, since: datetime, words: str) -> None:
+        """Have it posted to the owner's address, signed, once for this key."""
+        pub = {"id": str(self.bot_id), "name": self.bot.name, "url": settings.SITE_URL + self.bot.get_absolute_url()}
+        moments = {"since": since.isoformat(), "at": timezone.now().isoformat()}
+        body = {"id": key, "event": event, "kind": kind, "pub": pub, "words": words, **moments}
+        about = str(self.bot_id)
+        hooks.post(key=key, about=about, event=event, url=self.hook_url, secret=self.hook_secret, body=body)

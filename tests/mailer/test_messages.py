@@ -17,11 +17,17 @@ KEPT = {"kept_until": datetime(2027, 2, 4, 14, 5, tzinfo=UTC)}
 DATES = {**KEPT, "until": UNTIL}
 PAGE = {"page": "https://pubs.example/pubs/1/"}
 CONTACT = {"contact": "help@pubs.example"}
+TROUBLE = {
+    "title": "is down",
+    "what": "has not answered since 9:30 & <i>luck</i>.",
+    "settings_url": "https://pubs.example/p/1/settings/",
+}
 ALL = [
     (messages.welcome, TO),
     (messages.pub_is_up, {**PUB, "address": "pubs.example:24001"}),
-    (messages.pub_is_down, {**PUB, "since": AT, "reason": "No room & no <i>luck</i>."}),
-    (messages.pub_is_unknown, {**PUB, "since": AT}),
+    (messages.trouble_began, {**PUB, **TROUBLE, "words": "No room & no <i>luck</i>."}),
+    (messages.trouble_began, {**PUB, **TROUBLE, "todo": "Wait.", "lines": "12:00 crash & <i>luck</i>\n12:01 gone"}),
+    (messages.trouble_is_over, {**PUB, **TROUBLE, "words": "No room & no <i>luck</i>."}),
     (messages.pay_reminder, PUB),
     (messages.cancelled, {**PUB, **DATES, **PAGE}),
     (messages.comped, {**PUB, "until": UNTIL}),

@@ -9,7 +9,7 @@ from orchestrator import jobs
 from orchestrator.reconcile import queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
-BOT = "6a2f41a3-c54c-4be8-a2f4-1a3c54c4be80"
+TROUBLE = 7
 
 
 @pytest.fixture
@@ -20,28 +20,28 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def ask() -> None:
-    queue("orchestrator.tell_owner", BOT)
+    queue("orchestrator.tell_trouble", TROUBLE)
 
 
 def test_a_job_that_waits_or_is_worked_on_is_not_asked_for_again(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.tell.owner", lambda bot: ask())
+    monkeypatch.setattr("orchestrator.tell.trouble", lambda trouble: ask())
     ask()
     ask()
-    jobs.tell_owner(BOT)
+    jobs.tell_trouble(TROUBLE)
     assert len(sent) == 1
     ask()
     assert len(sent) == 2
 
 
 def test_a_job_that_broke_may_be_asked_for_again(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_down(bot: object) -> NoReturn:
+    def break_down(trouble: object) -> NoReturn:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("orchestrator.tell.owner", break_down)
+    monkeypatch.setattr("orchestrator.tell.trouble", break_down)
     ask()
     with pytest.raises(RuntimeError):
-        jobs.tell_owner(BOT)
+        jobs.tell_trouble(TROUBLE)
     ask()
     assert len(sent) == 2

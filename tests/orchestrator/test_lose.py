@@ -4,15 +4,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from mailer.models import Message
-from orchestrator import jobs, machines, planner
+from orchestrator import jobs, machines, planner, troubles
 from orchestrator.machines.memory import MemoryMachines
 from orchestrator.models import Hub, Placement
 from orchestrator.reconcile import run_here, run_pass
 from orchestrator.swarm.memory import MemorySwarm
-from pubs.models import Bot, Status
+from pubs.models import Bot, Status, Trouble
 from tests.support.make import Maker
 
 
@@ -28,6 +29,7 @@ def cloud(settings: Any) -> MemoryMachines:
 def passes(count: int) -> None:
     for _ in range(count):
         run_pass(ask=run_here)
+        troubles.look(ask=run_here)
 
 
 @pytest.fixture
@@ -65,7 +67,12 @@ def go_by(**time: float) -> None:
             changed_at=bot.changed_at - by,
             started_at=bot.started_at and bot.started_at - by,
             unknown_since=bot.unknown_since and bot.unknown_since - by,
+            wanted_since=bot.wanted_since and bot.wanted_since - by,
+            seen_at=bot.seen_at and bot.seen_at - by,
         )
+        bot.status_changes.update(at=F("at") - by)
+    for column in ("began", "back_at", "calm_since", "ended"):
+        Trouble.objects.update(**{column: F(column) - by})
 
 
 def mails(kind: str) -> int:
@@ -132,18 +139,21 @@ def test_the_look_at_the_engines_keeps_the_swarm_tuned(bot: Bot, memory_swarm: M
     assert memory_swarm.tuned
 
 
+BEGAN, FLAPS, OVER = (f"trouble:unknown:{what}" for what in ("began", "flaps", "over"))
+
+
 def test_owner_and_staff_are_told_once_and_only_of_a_loss_that_lasts(bot: Bot, memory_swarm: MemorySwarm) -> None:
     cut(memory_swarm, bot)
-    assert not mails("pub_is_unknown") and not mails("staff_alarm")
+    assert not mails(BEGAN) and not mails("staff_alarm")
     go_by(minutes=3)
     passes(4)
-    assert mails("pub_is_unknown") == 1 and mails("staff_alarm") == 1
+    assert mails(BEGAN) == 1 and mails("staff_alarm") == 1
     go_by(hours=30)
     passes(2)
-    assert mails("pub_is_unknown") == 1
+    assert mails("trouble") == 1
 
 
-def test_a_hub_that_comes_and_goes_is_told_about_once_in_six_hours(bot: Bot, memory_swarm: MemorySwarm) -> None:
+def test_of_a_hub_that_comes_and_goes_owners_are_told_that_and_no_more(bot: Bot, memory_swarm: MemorySwarm) -> None:
     hub = hub_of(bot)
 
     def flap() -> None:
@@ -154,28 +164,39 @@ def test_a_hub_that_comes_and_goes_is_told_about_once_in_six_hours(bot: Bot, mem
         memory_swarm.heal(hub.node_id)
         jobs.look_at_engines()
         passes(2)
+        go_by(minutes=2)
+        jobs.look_at_engines()
+        passes(2)
 
-    for _ in range(3):
+    for _ in range(6):
         flap()
-    assert mails("pub_is_unknown") == 1
+    assert (mails(BEGAN), mails(OVER), mails(FLAPS), mails("staff_alarm")) == (1, 1, 1, 1)
     go_by(hours=6)
+    jobs.look_at_engines()
+    passes(2)
+    assert mails(OVER) == 2, "it stayed well at last"
     flap()
-    assert mails("pub_is_unknown") == 2
+    assert (mails(BEGAN), mails("staff_alarm")) == (2, 2)
 
 
-def test_a_second_loss_that_lasts_is_told_whenever_the_first_was(bot: Bot, memory_swarm: MemorySwarm) -> None:
+def test_a_second_loss_that_lasts_is_told_though_the_first_was_told_lately(bot: Bot, memory_swarm: MemorySwarm) -> None:
     hub = cut(memory_swarm, bot)
     go_by(minutes=3)
     passes(2)
     memory_swarm.heal(hub.node_id)
+    jobs.look_at_engines()
     passes(2)
+    go_by(minutes=2)
+    jobs.look_at_engines()
+    passes(2)
+    assert (mails(BEGAN), mails(OVER), mails("staff_alarm")) == (1, 1, 1)
     cut(memory_swarm, bot)
     go_by(minutes=9)
     passes(2)
-    assert (mails("pub_is_unknown"), mails("staff_alarm")) == (1, 1)
+    assert (mails(BEGAN), mails("staff_alarm")) == (1, 1)
     go_by(minutes=9)
     passes(3)
-    assert (mails("pub_is_unknown"), mails("staff_alarm")) == (2, 2)
+    assert (mails(BEGAN), mails("staff_alarm")) == (2, 2)
 
 
 def test_pubs_on_a_hub_that_is_back_are_taken_as_they_are(bot: Bot, memory_swarm: MemorySwarm) -> None:
@@ -190,7 +211,11 @@ def test_pubs_on_a_hub_that_is_back_are_taken_as_they_are(bot: Bot, memory_swarm
     hub.refresh_from_db()
     assert (bot.status, bot.unknown_since, bot.reason, hub.lost_at, hub.reason) == (Status.UP, None, "", None, "")
     assert memory_swarm.services == before and not memory_swarm.restarted
-    assert bot.status_changes.count() == changes and mails("pub_is_up") == 2, "its owner hears that it is seen again"
+    assert bot.status_changes.count() == changes
+    go_by(seconds=61)
+    jobs.look_at_engines()
+    passes(1)
+    assert (mails(OVER), mails("pub_is_up")) == (1, 1), "its owner hears that it is seen again"
 
 
 def test_a_machine_that_joined_anew_has_its_pubs_back_once_staff_removed_their_old_services(
@@ -216,7 +241,7 @@ def test_a_stopped_bot_on_a_lost_hub_is_no_news(bot: Bot, memory_swarm: MemorySw
     cut(memory_swarm, bot)
     go_by(minutes=3)
     passes(2)
-    assert not mails("pub_is_unknown")
+    assert not mails("trouble")
 
 
 # --- fenced ----------------------------------------------------------------------------------------------------------
@@ -237,7 +262,7 @@ def test_a_machine_that_is_gone_fences_its_hub_and_its_bots_wait_for_a_restore(
     assert bot.lost_at and bot.pk not in memory_swarm.services and not memory_swarm.running_on(bot.pk)
     go_by(minutes=2)
     passes(3)
-    assert mails("pub_is_down") == 1 and Placement.objects.get(bot=bot).lost_at
+    assert mails("trouble:down:began") == 1 and Placement.objects.get(bot=bot).lost_at
 
 
 def test_a_hub_whose_machine_is_listed_is_never_fenced_by_itself(

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from mailer.models import Message
-from orchestrator import jobs, planner, swarm
+from orchestrator import jobs, planner, swarm, troubles
 from orchestrator.models import Hub, Placement, Turn, turn
 from orchestrator.reconcile import run_here, run_pass
 from orchestrator.record import in_plain_words
@@ -33,6 +33,7 @@ def passes(count: int) -> None:
     """Passes that do their jobs themselves; nudges are not heard, so each test counts its passes."""
     for _ in range(count):
         run_pass(ask=run_here)
+        troubles.look(ask=run_here)
 
 
 def ago(minutes: int) -> None:
@@ -128,10 +129,10 @@ def test_a_short_drop_is_no_mail_and_a_long_one_is_one(
     use(monkeypatch, crashing)
     passes(2)
     assert fresh(bot).status == Status.DOWN and fresh(bot).reason == "It crashed. It starts again by itself."
-    assert not Message.objects.filter(key__startswith="pub_is_down").exists()
+    assert not Message.objects.filter(key__startswith="trouble:down").exists()
     ago(minutes=5)
     passes(3)
-    assert Message.objects.filter(key__startswith="pub_is_down").count() == 1
+    assert Message.objects.filter(key__startswith="trouble:down").count() == 1
 
 
 def test_a_stop_by_the_owner_is_no_mail(make: Maker, memory_swarm: MemorySwarm) -> None:
@@ -141,7 +142,7 @@ def test_a_stop_by_the_owner_is_no_mail(make: Maker, memory_swarm: MemorySwarm) 
     passes(2)
     Bot.objects.update(changed_at=timezone.now() - timedelta(minutes=5))
     passes(2)
-    assert not Message.objects.filter(key__startswith="pub_is_down").exists()
+    assert not Message.objects.filter(key__startswith="trouble:down").exists()
 
 
 def test_the_sixteenth_bot_waits_for_room_and_says_so(make: Maker, memory_swarm: MemorySwarm) -> None:
@@ -297,7 +298,7 @@ def test_a_start_after_a_long_stop_is_no_mail(
     use(monkeypatch, slow)
     passes(3)
     assert fresh(bot).status == Status.DOWN
-    assert not Message.objects.filter(key__startswith="pub_is_down").exists()
+    assert not Message.objects.filter(key__startswith="trouble:down").exists()
 
 
 def test_a_new_bot_is_followed_closely_and_one_that_keeps_crashing_is_not(
