@@ -18,12 +18,12 @@ export const scales = {
 };
 
 // A line from side to side.
-export function dash({ ctx, bbox, valToPos, pxRatio }, value, stroke) {
+export function dash({ ctx, bbox, valToPos }, value, stroke) {
   const y = Math.round(valToPos(value, "y", true));
   ctx.save();
   ctx.strokeStyle = stroke;
-  ctx.lineWidth = 1.5 * pxRatio;
-  ctx.setLineDash([6 * pxRatio, 4 * pxRatio]);
+  ctx.lineWidth = 1.5 * devicePixelRatio;
+  ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
   ctx.beginPath();
   ctx.moveTo(bbox.left, y);
   ctx.lineTo(bbox.left + bbox.width, y);

@@ -4,7 +4,7 @@ import { axis, color, dash, lineColor, scales } from "./axes.js";
 
 const LENGTH = 180; // seconds
 const DELAY = 1.5; // seconds: the newest sample waits beyond the edge, so that its line glides in
-const FRAME = 1000 / 15; // ms: a chart's pixel is a third of a second wide, so that more frames show nothing more
+const FRAME = 1000 / 12; // ms: a pixel of a chart is a third of a second wide, so that more frames show nothing more
 const RISE = 200; // ms: how slowly a chart's top follows
 const STEP = 10; // seconds of a step of the history, as in history.py
 const PAUSE = 2; // seconds late: the line is broken where nothing came, not bridged
