@@ -49,8 +49,9 @@ class Keys:
 
 
 def _fit(key: str, number: int, line: LogLine) -> live.LogLine:
-    at = line.at.isoformat(timespec="milliseconds")
-    return live.LogLine(key=key, number=number, at=at, text=redact.line(line.text), is_error=line.is_error)
+    text, at = redact.line(line.text), line.at.isoformat(timespec="milliseconds")
+    is_error = line.is_error or redact.tells_of_failure(text)
+    return live.LogLine(key=key, number=number, at=at, text=text, is_error=is_error)
 
 
 # --- once ------------------------------------------------------------------------------------------------------------

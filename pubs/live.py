@@ -51,7 +51,7 @@ class LogLine(TypedDict):
     number: int  # grows by one from line to line; of another stream or reading it begins anew
     at: str  # ISO 8601
     text: str
-    is_error: bool  # from stderr
+    is_error: bool  # from stderr, or the pub says so
 
 
 class Logs(TypedDict):

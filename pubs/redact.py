@@ -16,6 +16,9 @@ LINE_MAX = 2000  # characters
 # Of what is longer only so much is looked at. Where the cut falls there may be half a secret.
 READ_MAX = 16_000
 
+# What the pub's own events of failure are called.
+FAILURE = re.compile(r"(?:fatal|[a-z-]+-failed|stop-forced)\b")
+
 # Colours and the like, with which a terminal is told what to do.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]")
 
@@ -53,6 +56,11 @@ SECRETS = [
 def as_text(lines: Iterable[LogLine]) -> str:
     """For files and mails, each with its time in UTC."""
     return "".join(f"{each['at'][:23].replace('T', ' ')}  {each['text']}\n" for each in lines)
+
+
+def tells_of_failure(text: str) -> bool:
+    """Whether it is an error, though it was not written as one: our pub writes all in one place."""
+    return FAILURE.match(text) is not None
 
 
 def line(text: str) -> str:

@@ -30,13 +30,13 @@ from tests.support.wait import until_async
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def socket(bot_id: Any, user: User | None, origin: str = "http://localhost") -> WebsocketCommunicator:
+def socket(bot_id: Any, user: User | None, origin: str = "http://localhost", what: str = "") -> WebsocketCommunicator:
     client = Client()
     if user:
         client.force_login(user)
     cookies = "; ".join(f"{name}={cookie.value}" for name, cookie in client.cookies.items())
     headers = [(b"origin", origin.encode()), (b"host", b"localhost"), (b"cookie", cookies.encode())]
-    return WebsocketCommunicator(application, f"/ws/pubs/{bot_id}/", headers)
+    return WebsocketCommunicator(application, f"/ws/pubs/{bot_id}/{what}", headers)
 
 
 async def open_socket(bot: Bot, user: User | None, **more: Any) -> WebsocketCommunicator:
