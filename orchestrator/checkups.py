@@ -200,7 +200,7 @@ def _columns(said: dict[str, Any]) -> dict[str, Any]:
         "peers": _whole(said.get("peers")),
         "followers": _whole(said.get("followers")),
         "members": _whole(said.get("following")),
-        "version": version if VERSION.fullmatch(version := str(said.get("version"))) else "",
+        "version": version if VERSION.fullmatch(version := str(said.get("version", ""))) else "",
         "restoring": bool(said.get("restoring")),
         "disk": _whole(usage.get("total"), BIG),
         "blobs": _whole(usage.get("blobs"), BIG),
