@@ -19,8 +19,9 @@ READ_MAX = 16_000
 # What the pub's own events of failure are called.
 FAILURE = re.compile(r"(?:fatal|[a-z-]+-failed|stop-forced)\b")
 
-# Colours and the like, with which a terminal is told what to do.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]")
+# Colours and the like, with which a terminal is told what to do. Only such as end in a letter with which no name of a
+# secret begins: what only looks like one must not take that name apart.
+ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[mKJHGhl]|\][^\x07\x1b]*\x07)")
 
 KEY = r"[A-Za-z0-9+/]{43}="  # 32 bytes
 NAMES = "private(?:key)?|secret|seed|pass(?:word|wd|phrase)|token|authori[sz]ation|api[-_]?key|access[-_]?key|cookie"
@@ -34,17 +35,17 @@ SECRETS = [
     (
         re.compile(
             rf"((?:{NAMES})\w{{0,20}}(?:\\*[\"'])?\s*[:=]\s*)"
-            r"(?:\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|\\+\".*?(?:\\\"|$)|[^\s,;\"']+)",
+            r"(?:(?P<quote>\\*[\"']).*?(?:(?<!\\)(?P=quote)|$)|[^\s,;\"']+)",
             re.I,
         ),
         rf"\1{HIDDEN}",
     ),
-    # Whatever is as long as a key of 32 bytes, but for ids, whose first letter or address says what they are.
+    # Whatever is nearly as long as a key of 32 bytes, but for ids: their first letter or address says what they are.
     (
         re.compile(
             rf"(?P<id>@{KEY}\.ed25519|[%&]{KEY}\.sha256|shs:{KEY}"
             r"|ssb:(?://)?(?:feed|message|blob)/[a-z0-9-]{1,30}/[\w-]{43}=)(?![\w+/=-])"
-            r"|[A-Za-z0-9+/]{43,}={0,2}|[\w-]{43,}={0,2}"
+            r"|[A-Za-z0-9+/]{40,}={0,2}|[\w-]{40,}={0,2}"
         ),
         lambda found: found["id"] or HIDDEN,
     ),
@@ -77,9 +78,9 @@ def line(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Without what is not seen: a secret must not hide behind it, nor a reader's browser or terminal obey it."""
-    text = ESCAPES.sub("", text)
     if text.isprintable():
         return text
+    text = ESCAPES.sub("", text)
     return "".join(each if each.isprintable() else " " if each.isspace() else "" for each in text)
 
 
