@@ -80,6 +80,7 @@ class EngineSwarm:
         self.manager = engine_at(url or os.environ.get("DOCKER_HOST") or SOCKET)
         self._node_here = ""
         self._nodes_elsewhere: set[str] = set()
+        self._streamed: dict[str, Dict] = {}  # container → the last sample of its stream, as long as there is one
 
     # --- which engine ------------------------------------------------------------------------------------------------
     def _here(self, anew: bool = False) -> str:
@@ -263,7 +264,7 @@ class EngineSwarm:
         copy_volume(bot_id, self._engine(source), self._engine(target), image, still_ours)
 
     def digest(self, pub: PubService) -> str:
-        return _digest(pub, settings.DEPLOYMENT, settings.PUB_ALLOW_PRIVATE)
+        return _digest(pub, settings.DEPLOYMENT, settings.PUB_ALLOW_PRIVATE, settings.PUB_SILENCE_SECONDS)
 
     def put_service(self, pub: PubService) -> bool:
         wish = service_spec(pub)
@@ -324,18 +325,21 @@ class EngineSwarm:
             running = await talk.get("/containers/json", filters=its)
             if not running:
                 raise NotRunning("The pub is not running just now.")
-            before: Dict | None = None
-            async with talk.stream(f"/containers/{running[0]['Id']}/stats", stream="true") as samples:
-                async for line in samples:
-                    raw = orjson.loads(line)
-                    if is_last_word(raw):
-                        return
-                    yield sample(raw, before)
-                    before = raw
+            container, before = running[0]["Id"], None
+            try:
+                async with talk.stream(f"/containers/{container}/stats", stream="true") as samples:
+                    async for line in samples:
+                        raw = orjson.loads(line)
+                        if is_last_word(raw):
+                            return
+                        yield sample(raw, before)
+                        self._streamed[container] = before = raw
+            finally:
+                self._streamed.pop(container, None)
 
     async def glances(self, node_id: str, seconds: float) -> AsyncIterator[Glance]:
         engine = await asyncio.to_thread(self._engine, node_id)
-        async with aclosing(glances(engine, node_id, seconds)) as seen:  # type: ignore[type-var]
+        async with aclosing(glances(engine, node_id, seconds, self._streamed)) as seen:  # type: ignore[type-var]
             async for glance in seen:
                 yield glance
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from zlib import crc32
@@ -19,16 +20,19 @@ from pubs.live import Stats
 Dict = dict[str, Any]  # one of Docker's
 
 # Engines before 21 answer at the next tick of their own collector, up to a second later.
-AT_ONCE = 8
+AT_ONCE = 16
 # Below this, the time between two samples says more about the engine's ticks than about the pub.
 SHORTEST = 1.0
 DOCKERS_RETRIES = 3  # of a health check that does not say it
 TASK = "com.docker.swarm.task.id"  # Swarm's mark on containers of services: not on those that help a pub
 
 
-async def glances(engine: Client, node_id: str, seconds: float) -> AsyncIterator[Glance]:
+async def glances(
+    engine: Client, node_id: str, seconds: float, streamed: Mapping[str, Dict] = MappingProxyType({})
+) -> AsyncIterator[Glance]:
+    """`streamed`: container → its last sample, of those that a stream is open for: they need not be asked."""
     async with engine.talk(AT_ONCE) as talk:
-        looks = Looks(talk)
+        looks = Looks(talk, streamed)
         while True:
             yield await looks.next()
             await asyncio.sleep(until_next(time.time(), seconds, node_id))
@@ -44,8 +48,8 @@ def until_next(now: float, seconds: float, node_id: str) -> float:
 class Looks:
     """Looks at one engine. What the last one saw is kept, for the rates and so that nothing is asked twice."""
 
-    def __init__(self, talk: Talk) -> None:
-        self.talk = talk
+    def __init__(self, talk: Talk, streamed: Mapping[str, Dict] = MappingProxyType({})) -> None:
+        self.talk, self.streamed = talk, streamed
         self.before: dict[str, Dict] = {}  # running container → its last sample
         self.ended: dict[str, Ended] = {}
 
@@ -70,6 +74,8 @@ class Looks:
         return {container: answer for container, answer in zip(containers, answers, strict=True) if answer}
 
     async def _sample(self, container: str) -> Dict | None:
+        if container in self.streamed:
+            return self.streamed[container]
         try:
             said = await self.talk.get(f"/containers/{container}/stats", **{"stream": "false", "one-shot": "true"})
         except NotRunning:
@@ -96,6 +102,7 @@ def _ended(bot_id: UUID, container: str, said: Dict) -> Ended:
     return Ended(
         bot_id=bot_id,
         container=container,
+        began=time_of(state["StartedAt"]),
         at=time_of(state["FinishedAt"]),
         exit_code=state["ExitCode"],
         out_of_memory=state["OOMKilled"],
