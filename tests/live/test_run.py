@@ -1,18 +1,23 @@
 """A pub in a real swarm, through the loop and the engine adapter."""
 
+import asyncio
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import pytest
 from django.conf import settings
 
 from orchestrator import jobs
+from orchestrator.handshake import Refused, shake_hands
 from orchestrator.models import Placement
 from orchestrator.reconcile import run_here, run_pass, service_of
 from orchestrator.swarm import NotRunning, SwarmError, service_name
 from orchestrator.swarm.engine import EngineSwarm
 from pubs import catalogue
-from pubs.models import Bot, Command, Status
+from pubs.models import Bot, Checkup, Command, Status
+from pubs.working import newest_version
 from tests.support.make import Maker
 from tests.support.peer import Peer
 from tests.support.wait import until
@@ -92,6 +97,35 @@ def test_an_invite_is_accepted_by_a_second_real_peer_and_the_pub_follows_it(runn
     peer = Peer.accept(invite)
     assert peer.followed
     assert peer.id in [member["id"] for member in ask(running, "members").result]
+    jobs.check_pub(str(running.pk))
+    found = Checkup.objects.get(bot=running)
+    assert (found.members, found.followers) == (1, 1)
+    assert found.synced_at is not None and found.messages is not None and found.messages > (found.sequence or 0)
+
+
+def test_a_handshake_from_outside_meets_the_pub_and_leaves_no_trace(
+    running: Bot, engine: docker.DockerClient, settings: Any
+) -> None:
+    def why_not(ssb_id: str) -> str:
+        with pytest.raises(Refused) as refused:
+            asyncio.run(shake_hands(running.address, ssb_id))
+        return str(refused.value)
+
+    [container] = containers(engine, running)
+    jobs.check_pub(str(running.pk))
+    for _ in range(5):
+        asyncio.run(shake_hands(running.address, running.ssb_id))
+    jobs.check_pub(str(running.pk))
+    found = Checkup.objects.get(bot=running)
+    assert found.unreached == found.unanswered == ""
+    assert (found.peers, found.members, found.followers) == (0, 0, 0)
+    assert (found.version, found.sequence) == (newest_version(), 1)
+    assert found.disk and found.synced_at is None
+    log = [json.loads(line)["event"] for line in container.logs().decode().splitlines()]
+    assert set(log) <= {"listening", "profile-set"}
+    assert "somebody else answers" in why_not("@1KHLiKZvAvjbY1ziZEHMXawbCEIM6qwjCDm3VYRan/s=.ed25519")
+    settings.PUB_SHS = ""
+    assert "another network" in why_not(running.ssb_id)
 
 
 def test_a_used_up_invite_is_refused(running: Bot) -> None:
