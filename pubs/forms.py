@@ -4,7 +4,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from accounts.models import User
-from pubs.models import NAME_MAX, Bot, check_name, tidy_name
+from pubs.models import NAME_MAX, Bot, Notices, Trouble, check_name, tidy_name
 
 
 class NameForm(forms.Form):
@@ -66,3 +66,45 @@ class DeleteForm(forms.Form):
         if tidy_name(name) != self.bot.name:
             raise ValidationError("That is not its name. Type it just as it stands above.")
         return name
+
+
+class NoticesForm(forms.Form):
+    """Which troubles of a pub its owner is mailed about."""
+
+    mail = forms.MultipleChoiceField(
+        label="Mail me when",
+        required=False,
+        choices=[
+            (Trouble.Kind.DOWN, "it is down, and when it is up again"),
+            (Trouble.Kind.UNKNOWN, "its machine is out of our sight, and when we see it again"),
+            (Trouble.Kind.CRASH_LOOP, "it crashes again and again, with the last that it wrote"),
+            (Trouble.Kind.MEMORY, "its memory is nearly full"),
+            (Trouble.Kind.DISK, "its disk is 80 and 95 % full"),
+        ],
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    @classmethod
+    def of(cls, notices: Notices) -> "NoticesForm":
+        return cls(initial={"mail": [kind for kind in Trouble.Kind.values if kind not in notices.no_mail]})
+
+
+class HookForm(forms.Form):
+    """Where news of a pub are posted to."""
+
+    url = forms.CharField(
+        label="Address",
+        required=False,
+        max_length=500,
+        help_text="Like https://example.org/pub-news. Leave it empty, and nothing is posted.",
+        widget=forms.URLInput(attrs={"autocomplete": "off", "placeholder": "https://"}),
+    )
+
+    def post_to(self, notices: Notices) -> bool:
+        """Whether it is the address now; if not, the error is in the form."""
+        try:
+            notices.post_to(self.cleaned_data["url"])
+        except ValidationError as error:
+            self.add_error("url", error.messages)
+            return False
+        return True

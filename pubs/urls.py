@@ -1,7 +1,7 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from pubs.views import pub as views
-from pubs.views import public
+from pubs.views import public, settings
 from pubs.views.history import history_csv, history_page
 from pubs.views.logs import logs_download, logs_page
 from pubs.views.timeline import timeline
@@ -11,8 +11,14 @@ pub_urls = [
     path("start/", views.start, name="start"),
     path("stop/", views.stop, name="stop"),
     path("restart/", views.restart, name="restart"),
-    path("rename/", views.rename, name="rename"),
-    path("delete/", views.delete, name="delete"),
+    path("settings/", settings.settings, name="settings"),
+    path("settings/notices/", settings.choose_notices, name="notices"),
+    path("settings/hook/", settings.set_hook, name="hook"),
+    path("settings/hook/secret/", settings.renew_secret, name="hook_secret"),
+    path("settings/hook/test/", settings.test_hook, name="hook_test"),
+    path("settings/public/", settings.make_public, name="public"),
+    path("rename/", settings.rename, name="rename"),
+    path("delete/", settings.delete, name="delete"),
     path("history/", history_page, name="history"),
     path("history.csv", history_csv, name="history_csv"),
     path("timeline/", timeline, name="timeline"),

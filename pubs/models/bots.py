@@ -229,6 +229,11 @@ class Bot(models.Model):
             raise ValidationError({NON_FIELD_ERRORS: WAITS_FOR_RESTORE})
         self._write(**columns)
 
+    def show_status(self, to_all: bool) -> None:
+        """Whether anybody may see how it is."""
+        Bot.objects.alive().filter(pk=self.pk).update(status_public=to_all)
+        self.status_public = to_all
+
     def delete_softly(self) -> None:
         """It stops and is no longer shown; its volume is kept, and billing ends its subscription."""
         self._write(deleted_at=timezone.now())

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from pubs import catalogue, live, working
-from pubs.forms import DeleteForm, NameForm, RenameForm
+from pubs.forms import NameForm
 from pubs.models import Bot
 from pubs.views.own import AuthenticatedRequest, own, wants_piece
 
@@ -57,7 +57,7 @@ def pub(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
 
 
 def pub_page(request: AuthenticatedRequest, bot: Bot, **bound: Any) -> HttpResponse:
-    """The whole page. A form that was refused comes as `rename` or, under its entry's name, as `asked`."""
+    """The whole page. A form that was refused comes as `asked`, under its entry."""
     offered = [entry for entry in catalogue.CATALOGUE.values() if entry.on_page]
     # What a new pub needs first comes first, then what needs no form.
     offered.sort(key=lambda entry: (entry.name != "create_invite", bool(entry.form.base_fields)))
@@ -67,7 +67,6 @@ def pub_page(request: AuthenticatedRequest, bot: Bot, **bound: Any) -> HttpRespo
         "stats": live.newest_stats(bot.pk),
         "commands": bot.commands.all()[:ANSWERS_SHOWN],
         "forms": forms | bound.get("asked", {}),
-        "rename": bound.get("rename") or RenameForm(initial={"name": bot.name}),
     }
     return render(request, "pubs/pub.html", context, status=422 if bound else 200)
 
@@ -100,28 +99,6 @@ def wish(request: AuthenticatedRequest, pk: UUID, deed: Callable[[Bot], None], d
         if done:
             messages.success(request, done)
     return redirect(bot)
-
-
-@login_required
-@require_POST
-def rename(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
-    bot = own(request, pk)
-    form = RenameForm(request.POST)
-    if form.is_valid() and form.rename(bot):
-        messages.success(request, f"Your pub is called “{bot.name}” now.")
-        return redirect(bot)
-    return pub_page(request, bot, rename=form)
-
-
-@login_required
-def delete(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
-    bot = own(request, pk)
-    form = DeleteForm(request.POST or None, bot=bot)
-    if form.is_valid():
-        bot.delete_softly()
-        messages.success(request, f"“{bot.name}” is deleted. It stops now, and you pay nothing more for it.")
-        return redirect("pubs:list")
-    return render(request, "pubs/delete.html", {"bot": bot, "form": form}, status=422 if form.errors else 200)
 
 
 @login_required

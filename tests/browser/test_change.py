@@ -35,18 +35,20 @@ def test_an_owner_renames_a_pub(page: Page, running_pub: Bot, make: Maker, conso
     console.expected.add(422)
     make.bot(running_pub.owner, name="Taken")
     page.goto(running_pub.get_absolute_url())
+    page.get_by_role("link", name="Settings").click()
     name = page.get_by_label("Name of your pub")
     name.fill("Taken")
     page.get_by_role("button", name="Rename").click()
     expect(page.get_by_text("You already have a pub with this name.")).to_be_visible()
     name.fill("Café Größe 漁港")
     page.get_by_role("button", name="Rename").click()
+    page.get_by_role("link", name="Overview").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Café Größe 漁港")
 
 
 def test_deleting_asks_for_the_name(page: Page, running_pub: Bot, staged: StagedSwarm, console: Console) -> None:
     console.expected.add(422)
-    page.goto(running_pub.get_absolute_url())
+    page.goto(f"{running_pub.get_absolute_url()}settings/")
     page.get_by_role("link", name="Delete…").click()
     confirm = page.get_by_label("Type its name to confirm")
     confirm.fill("Harbor Garden")

@@ -40,6 +40,7 @@ def ago(minutes: int) -> None:
     """As if what happened to all bots had happened earlier."""
     then = timezone.now() - timedelta(minutes=minutes)
     Bot.objects.update(changed_at=then, started_at=then)
+    Bot.objects.exclude(wanted_since=None).update(wanted_since=then)
 
 
 def fresh(bot: Bot) -> Bot:

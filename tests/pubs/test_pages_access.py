@@ -8,8 +8,9 @@ from django.urls import reverse
 
 from tests.support.make import Maker
 
-READ = ["pub", "delete"]
-WRITE = ["start", "stop", "restart", "rename", "delete", "command"]
+READ = ["pub", "delete", "settings"]
+CHOOSE = ["notices", "hook", "hook_secret", "hook_test", "public"]
+WRITE = ["start", "stop", "restart", "rename", "delete", "command", *CHOOSE]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -73,7 +74,7 @@ def test_a_list_shows_only_my_own(client: Client, make: Maker) -> None:
     assert "Theirs" not in page
 
 
-@pytest.mark.parametrize("name", ["start", "stop", "restart", "rename", "command"])
+@pytest.mark.parametrize("name", ["start", "stop", "restart", "rename", "command", *CHOOSE])
 def test_a_link_changes_nothing(client: Client, make: Maker, name: str) -> None:
     client.force_login(make.user())
     assert client.get(reverse(f"pubs:{name}", args=[make.bot().pk])).status_code == 405
