@@ -406,6 +406,9 @@ SPARE_PLACES = env.number("SPARE_PLACES", 0)
 DRAINED_REST_MINUTES = 10
 # Disk that a pub may fill before its owner is warned, for each GB of memory that is paid for.
 PUB_DISK_GB = env.number("PUB_DISK_GB", 10)
+# A pub that gives no sign of life for so long is restarted. A large sync may keep it silent for 20 seconds and more on
+# a busy machine, and would never end if it were restarted for that.
+PUB_SILENCE_SECONDS = env.number("PUB_SILENCE_SECONDS", 60)
 # A pub that crashes so often within so many minutes is stopped, and tried again after a rest.
 CRASHES_MAX = env.number("CRASHES_MAX", 5)
 CRASH_MINUTES = env.number("CRASH_MINUTES", 10)

@@ -94,7 +94,7 @@ def _orders(bots: set[UUID]) -> dict[UUID, list[datetime]]:
 def _is_wished(ended: Ended, orders: Mapping[UUID, list[datetime]]) -> bool:
     """It ended when a restart was ordered, and had been started before that."""
     return any(
-        order - CLOCKS_DIFFER <= ended.at <= order + STOPS_WITHIN and (ended.began is None or ended.began < order)
+        ended.began < order and order - CLOCKS_DIFFER <= ended.at <= order + STOPS_WITHIN
         for order in orders[ended.bot_id]
     )
 

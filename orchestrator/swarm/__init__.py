@@ -97,11 +97,11 @@ class Ended:
 
     bot_id: UUID
     container: str
+    began: datetime
     at: datetime
     exit_code: int
     out_of_memory: bool
     unhealthy: bool  # it was ended because it no longer passed its health check
-    began: datetime | None = None  # when it was started, where that is known
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,8 @@ class EngineSwarm:
     def tune(self) -> None:
         def tuned(spec: Dict) -> bool:
             before = json.dumps(spec, sort_keys=True)
-            spec.setdefault("Orchestration", {})["TaskHistoryRetentionLimit"] = 1
+            # The one that runs counts too: with 1, what a crash left would be gone half a second later.
+            spec.setdefault("Orchestration", {})["TaskHistoryRetentionLimit"] = 2
             spec.setdefault("Dispatcher", {})["HeartbeatPeriod"] = settings.NODE_HEARTBEAT_SECONDS * SECOND
             return json.dumps(spec, sort_keys=True) != before
 

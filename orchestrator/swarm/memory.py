@@ -125,7 +125,8 @@ class MemorySwarm:
     def crash(self, bot_id: UUID, exit_code: int = 1, out_of_memory: bool = False, unhealthy: bool = False) -> Ended:
         """The bot's container ends by itself, and the swarm starts the next one."""
         [node_id] = self.running_on(bot_id)
-        ended = Ended(bot_id, uuid4().hex, datetime.now(UTC), exit_code, out_of_memory, unhealthy)
+        now = datetime.now(UTC)
+        ended = Ended(bot_id, uuid4().hex, now, now, exit_code, out_of_memory, unhealthy)
         self.nodes[node_id].ended[bot_id] = ended
         return ended
 

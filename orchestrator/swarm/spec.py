@@ -12,6 +12,9 @@ STOP_SECONDS = 30  # less than 45: swarmkit starts the next task after a minute,
 USER = "1000:1000"
 PIDS = 200
 INIT_MEMORY = 256 * 2**20
+# The image's own check: it runs so often, and fails once the last sign of life is older than that.
+CHECK_SECONDS = 2
+SIGN_OF_LIFE_SECONDS = 10
 LOGS = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
 SCRATCH = "/tmp"  # noqa: S108  (inside a container whose root is read-only)
 DATA = "/data"  # where a pub has its volume
@@ -72,6 +75,11 @@ def copy_spec(bot_id: UUID, image: str) -> dict[str, Any]:
     }
 
 
+def retries() -> int:
+    """How often the check of health fails before Docker calls a pub unhealthy, and Swarm ends and starts it."""
+    return max(1, round((settings.PUB_SILENCE_SECONDS - SIGN_OF_LIFE_SECONDS) / CHECK_SECONDS))
+
+
 def service_spec(pub: PubService) -> dict[str, Any]:
     """The pub service in Docker's words: one copy, ever, on the hub that has its volume."""
     environment = {
@@ -109,6 +117,8 @@ def service_spec(pub: PubService) -> dict[str, Any]:
                 # and no setuid file that the pub's user could gain from, little is left to it.
                 "Privileges": {"NoNewPrivileges": True},
                 "StopGracePeriod": STOP_SECONDS * SECOND,
+                # All else about the check is said by the image.
+                "Healthcheck": {"Retries": retries()},
             },
             "Resources": {
                 "Limits": {"MemoryBytes": pub.memory, "Pids": PIDS},
