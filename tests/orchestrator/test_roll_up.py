@@ -19,6 +19,7 @@ from orchestrator.models import turn
 from pubs.history import COLUMNS
 from pubs.models import METRICS, Bot, StatsSample
 from tests.support.make import Maker
+from tests.support.sample import sample
 
 NOON = datetime(2026, 12, 3, 12, 0, tzinfo=UTC)
 MIDNIGHT = NOON.replace(hour=0)
@@ -38,11 +39,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Noon on 3 December 2026, until it is set otherwise."""
     return Clock(monkeypatch)
-
-
-def sample(bot: Bot, at: datetime, value: float = 1, **other: Any) -> StatsSample:
-    """One in which all is `value`; unsaved."""
-    return StatsSample(bot=bot, **{"step": 10, "at": at, **dict.fromkeys(COLUMNS, value), **other})
 
 
 def samples(bot: Bot, since: datetime, values: list[float], step: int = 10) -> None:
@@ -176,12 +172,12 @@ def test_what_a_beat_missed_is_caught_up(make: Maker, clock: Clock) -> None:
     samples(bot, NOON - timedelta(hours=4), [1] * 6)
     clock.set(NOON - timedelta(hours=4) + timedelta(minutes=1))
     roll_all()
-    samples(bot, NOON - timedelta(hours=3), [1] * 6 * 180)
+    samples(bot, NOON - timedelta(minutes=45), [1] * 6 * 45)
     clock.set(NOON)
     roll_all()
-    assert len(rolled(60, "at")) == 181
-    assert rolled(900, "count") == [(6,)] + [(90,)] * 12
-    assert rolled(86400, "count") == [(6 * 181,)]
+    assert len(rolled(60, "at")) == 46
+    assert rolled(900, "count") == [(6,)] + [(90,)] * 3
+    assert rolled(86400, "count") == [(6 * 46,)]
 
 
 def test_rows_go_only_when_they_are_in_coarser_ones(make: Maker, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ export const units = {
   size,
   rate: (bytes) => `${size(bytes)}/s`,
   percent: (value) => `${value.toFixed(1)} %`,
+  count: (value) => trimmed(value, 1),
   processes: (number) => `${number} process${number === 1 ? "" : "es"}`,
 };
 
