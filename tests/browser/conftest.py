@@ -65,9 +65,15 @@ def stripe(transactional_db: None, settings: Any) -> Iterator[RunningLocalStripe
         yield running
 
 
+async def meet(address: str, ssb_id: str) -> float:
+    """A staged pub has no port to shake hands at."""
+    return 41.0
+
+
 @pytest.fixture
-def staged(settings: Any) -> StagedSwarm:
+def staged(settings: Any, monkeypatch: pytest.MonkeyPatch) -> StagedSwarm:
     """The swarm that the code under test talks to."""
+    monkeypatch.setattr("orchestrator.checkups.shake_hands", meet)
     settings.PUB_HOST = "pubs.example.org"
     settings.SWARM = "tests.browser.swarm.StagedSwarm"
     connected = swarm.connect()

@@ -12,9 +12,15 @@ from uuid import UUID
 from orchestrator.swarm import NotRunning, Output, PubService, Service
 from orchestrator.swarm.memory import MemorySwarm
 from pubs.live import Stats
+from pubs.working import newest_version
 
 MB = 1024**2
 INVITE = "pubs.example.org:29000:@bWFkZS1mb3ItYS10ZXN0LW9mLXRoZS1wYWdlcy0wMDA=.ed25519~c2VlZC1tYWRlLWZvci1hLXRlc3Q="
+
+STATUS = {
+    **{"version": newest_version(), "uptime": 4000, "sequence": 12, "feeds": 8, "messages": 3400, "synced": None},
+    **{"peers": 2, "followers": 1, "following": 1, "restoring": None, "disk": {"total": 90 * MB, "blobs": 12 * MB}},
+}
 
 
 class StagedSwarm(MemorySwarm):
@@ -26,6 +32,7 @@ class StagedSwarm(MemorySwarm):
     def __init__(self) -> None:
         super().__init__()
         self.answers["invite.create"] = self._make_invite
+        self.answers["status"] = lambda argv: answer(STATUS)
         self.answers["members"] = lambda argv: answer([{"id": f"@{'m' * 43}=.ed25519", "name": "Ada"}])
 
     def _make_invite(self, argv: list[str]) -> Output:

@@ -28,6 +28,7 @@ PUBLIC = [
     "/accounts/login/",
     "/accounts/login/code/",
     "/accounts/password/reset/",
+    "/status/",
     "/nowhere/",
 ]
 OF_A_CUSTOMER = [
@@ -50,7 +51,9 @@ IS_OUTLINED = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
 def crowded(running_pub: Bot, make: Maker) -> list[str]:
     """Addresses of pages that hold the longest words there can be."""
     unpaid = make.bot(running_pub.owner, name="W" * 64)
-    Bot.objects.filter(pk=running_pub.pk).update(name="Donaudampfschifffahrtsgesellschaftskapitänskajütentürschlüssel")
+    Bot.objects.filter(pk=running_pub.pk).update(
+        status_public=True, name="Donaudampfschifffahrtsgesellschaftskapitänskajütentürschlüssel"
+    )
     rows = [{"id": f"@{'M' * 43}=.ed25519", "name": "W" * 64, "created": 0, "uses": 10000}]
     answers = [
         ("create_invite", {"note": "W" * 200}, {"invite": INVITE * 2, "uses": 3}),
@@ -62,7 +65,7 @@ def crowded(running_pub: Bot, make: Maker) -> list[str]:
     Command.objects.create(bot=running_pub, name="follow", args={"id": "W" * 60}, state="failed", error="W" * 300)
     pub = running_pub.get_absolute_url()
     result = reverse("pubs:command_result", args=[running_pub.pk, asked.pk])
-    return [pub, f"{pub}delete/", result, unpaid.get_absolute_url()]
+    return [pub, f"{pub}delete/", f"/status/{running_pub.pk}/", result, unpaid.get_absolute_url()]
 
 
 def look_at(page: Page, addresses: list[str]) -> str:
