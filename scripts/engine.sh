@@ -103,6 +103,6 @@ make_swarm() {
     local answer
     say "Making this Docker engine a swarm of one node"
     answer=$(bounded 60 docker swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377 \
-        --task-history-limit 1 --dispatcher-heartbeat 20s 2>&1) || die "Docker could not make a swarm: $answer"
+        --task-history-limit 2 --dispatcher-heartbeat 20s 2>&1) || die "Docker could not make a swarm: $answer"
     say "  done; docker swarm leave --force undoes it, and removes every service of that swarm"
 }

@@ -288,7 +288,7 @@ def test_a_swarm_is_tuned_once(lab: Lab, real: EngineSwarm, settings: Any) -> No
     real.tune()
     tuned = swarm_of(lab.manager.engine)
     assert tuned["Spec"]["Dispatcher"]["HeartbeatPeriod"] == 3 * 10**9
-    assert tuned["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"] == 1
+    assert tuned["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"] == 2
     real.tune()
     assert swarm_of(lab.manager.engine)["Version"] == tuned["Version"]
 

@@ -66,7 +66,7 @@ class Lab:
         self.manager.engine.swarm.init(
             address,
             listen_addr=f"{address}:2377",
-            task_history_retention_limit=1,
+            task_history_retention_limit=2,
             dispatcher_heartbeat_period=HEARTBEAT_SECONDS * 10**9,
         )
 
