@@ -131,8 +131,8 @@ def _reachable(bot: Bot, checkup: Checkup) -> Answer:
             *ask, "unknown", "We have not tried to reach it lately. We do so each minute.", at=checkup.tried_at
         )
     if not checkup.unreached:
-        took = f" in {checkup.handshake_ms:.0f} ms" if checkup.handshake_ms is not None else ""
-        words = f"Yes. It answered at {bot.address} as Scuttlebutt apps ask{took}, and proved that it is your pub."
+        took = f"answered in {checkup.handshake_ms or 0:.0f} ms, and proved that it is your pub"
+        words = f"Yes. We greeted it at {bot.address} as an app does: it {took}."
         return Answer(*ask, "good", words, at=checkup.tried_at)
     if checkup.reached_at and checkup.tried_at - checkup.reached_at < FORGIVEN:
         words = f"Not at our last try: {checkup.unreached} We reached it {age(checkup.reached_at)}."

@@ -27,7 +27,7 @@ register.filter("size", size)
 register.filter("outlook", disk.outlook)
 
 # Keys of the pub's answers, by what their values are.
-TIMES = frozenset({"created", "lastUsed", "revoked", "since"})
+TIMES = frozenset({"created", "lastUsed", "revoked", "since", "synced"})
 SIZES = frozenset(
     {
         "rss",
