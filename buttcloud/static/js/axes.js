@@ -13,7 +13,7 @@ const TENS = [1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000];
 export const scales = {
   percent: { label: (value) => `${value}%`, steps: TENS, least: 5 },
   size: { label: short, steps: POWERS, least: 64 * 1024 ** 2 },
-  rate: { label: short, steps: POWERS, least: 1024 },
+  rate: { label: (value) => `${short(value)}/s`, steps: POWERS, least: 1024 },
   count: { label: String, steps: TENS, least: 5 },
 };
 
