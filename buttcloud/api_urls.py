@@ -6,6 +6,7 @@ from rest_framework.routers import SimpleRouter
 
 from billing.api import CheckoutView, PaymentView, PortalView, PricesView
 from pubs.api.history import HistoryView
+from pubs.api.notices import NoticesView
 from pubs.api.pubs import CatalogueView, CommandViewSet, PubViewSet, StatusChangeViewSet
 from pubs.api.timeline import TimelineView
 from pubs.api.working import WorkingView
@@ -21,6 +22,7 @@ urlpatterns = [
     path("pubs/<uuid:pk>/payment/", PaymentView.as_view(), name="api-payment"),
     path("pubs/<uuid:pk>/checkout/", CheckoutView.as_view(), name="api-checkout"),
     path("pubs/<uuid:pk>/working/", WorkingView.as_view(), name="api-working"),
+    path("pubs/<uuid:pk>/notices/", NoticesView.as_view(), name="api-notices"),
     path("pubs/<uuid:pk>/timeline/", TimelineView.as_view(), name="api-timeline"),
     path("pubs/<uuid:pk>/portal/", PortalView.as_view(), name="api-portal"),
     path("prices/", PricesView.as_view(), name="api-prices"),

@@ -108,7 +108,7 @@ def test_a_refused_rename_keeps_the_old_name_in_the_title_and_says_why(client: C
     bot = make.bot(name="Harbour")
     client.force_login(bot.owner)
     page = client.post(reverse("pubs:rename", args=[bot.pk]), {"name": "Taken"}).content.decode()
-    assert "<title>Settings · Harbour ·" in page
+    assert "<title>Settings of Harbour ·" in page
     assert NAME_TAKEN in page
 
 
