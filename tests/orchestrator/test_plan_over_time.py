@@ -45,6 +45,7 @@ from orchestrator.planner import (
     plan,
 )
 
+RESTS = "It crashed too often."
 HUB_PLACES = 5  # small, so that a short history fills hubs
 MINUTE = timedelta(minutes=1)
 
@@ -120,6 +121,19 @@ class World(RuleBasedStateMachine):
         self.changed()
         bot = data.draw(st.sampled_from(self.bots(Wanted)))
         self.wishes[bot] = Kept(bot, self.wishes[bot].places)
+        self.rest(bot, "")
+
+    @precondition(lambda self: self.placed(Wanted))
+    @rule(data=st.data(), why=st.sampled_from([RESTS, RESTS, ""]))
+    def crash_again_and_again_or_be_tried_again(self, data: st.DataObject, why: str) -> None:
+        self.rest(data.draw(st.sampled_from(self.placed(Wanted))), why)
+
+    def placed(self, kind: type) -> list[UUID]:
+        return [bot for bot in self.bots(kind) if bot in self.placements]
+
+    def rest(self, bot: UUID, why: str) -> None:
+        if bot in self.placements:
+            self.placements[bot] = replace(self.placements[bot], rests=why)
 
     @precondition(lambda self: self.bots(Kept))
     @rule(data=st.data(), places=st.sampled_from([1, 2, 4]))
@@ -329,7 +343,7 @@ class World(RuleBasedStateMachine):
 
     def start(self, bot: UUID) -> None:
         wish, home = self.wishes[bot], self.placements[bot]
-        assert isinstance(wish, Wanted) and not home.lost and home.moving_to is None
+        assert isinstance(wish, Wanted) and not home.lost and home.moving_to is None and not home.rests
         machine = self.hubs[home.hub].machine
         assert machine and not machine.is_cut
         self.services[bot] = ServiceSeen(wish.digest, home.hub)
@@ -346,7 +360,7 @@ class World(RuleBasedStateMachine):
         if bot in self.services:
             self.stop_service(bot)
         elif not self.machines_running(bot) and home.moving_to is not None:
-            self.placements[bot] = PlacementSeen(home.moving_to, home.places)
+            self.placements[bot] = PlacementSeen(home.moving_to, home.places, rests=home.rests)
 
     def buy(self) -> None:
         assert not self.is_surplus_gone, "A machine went as surplus, and is bought again though nothing changed"
@@ -441,10 +455,11 @@ class World(RuleBasedStateMachine):
                 break
         assert quiet, actions
         waits = {action.bot: action.reason for action in actions if isinstance(action, Wait)}
-        assert set(waits.values()) <= {LOST_WITH_HUB, NO_ROOM, NO_ROOM_TO_GROW, TOO_BIG}
+        assert set(waits.values()) <= {LOST_WITH_HUB, NO_ROOM, NO_ROOM_TO_GROW, TOO_BIG, RESTS}
         for bot in self.bots(Wanted):
             is_up = self.machines_running(bot) and self.services[bot].digest == self.wishes[bot].digest  # type: ignore[union-attr]
             assert is_up or waits[bot] != NO_ROOM_TO_GROW
+            assert not is_up or not self.placements[bot].rests
         assert not set(self.services) - set(self.bots(Wanted))
         if self.in_state("draining"):
             assert sum(hub.state != "gone" for hub in self.hubs.values()) >= self.limits.max_hubs
