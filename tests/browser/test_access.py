@@ -14,7 +14,8 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, expect
 
 from accounts.models import User
-from pubs.models import Bot, Command
+from mailer.models import Hook
+from pubs.models import Bot, Command, Notices
 from tests.browser.conftest import Console
 from tests.browser.swarm import INVITE
 from tests.support.make import Maker
@@ -63,9 +64,13 @@ def crowded(running_pub: Bot, make: Maker) -> list[str]:
     for name, args, result in answers:
         asked = Command.objects.create(bot=running_pub, name=name, args=args, result=result, state="done")
     Command.objects.create(bot=running_pub, name="follow", args={"id": "W" * 60}, state="failed", error="W" * 300)
+    notices = Notices.of(running_pub)
+    notices.post_to(f"https://news.example/{'w' * 300}")
+    notices.post("k", "test", kind="", since=timezone.now(), words="This is a test.")
+    Hook.objects.update(tries=3, error="W" * 300)
     pub = running_pub.get_absolute_url()
     result = reverse("pubs:command_result", args=[running_pub.pk, asked.pk])
-    return [pub, f"{pub}delete/", f"/status/{running_pub.pk}/", result, unpaid.get_absolute_url()]
+    return [pub, f"{pub}delete/", f"{pub}settings/", f"/status/{running_pub.pk}/", result, unpaid.get_absolute_url()]
 
 
 def look_at(page: Page, addresses: list[str]) -> str:
