@@ -1,6 +1,7 @@
 """The channel layer of a single process, safe to send through from worker threads."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,13 @@ class ThreadSafeInMemoryChannelLayer(InMemoryChannelLayer):
     """
 
     home: asyncio.AbstractEventLoop | None = None
+    cleaned = 0.0
+
+    def _clean_expired(self) -> None:
+        """Once a second is enough: it looks at all members of all groups, and the parent does so for each message."""
+        if time.monotonic() > self.cleaned + 1:
+            self.cleaned = time.monotonic()
+            super()._clean_expired()
 
     def bind(self) -> None:
         """Make the running loop the home of all queues."""

@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import Error
@@ -151,7 +152,7 @@ class Broadcaster:
             samples, self.newest = self.newest, {}
             if samples:
                 try:
-                    await database_sync_to_async(live.remember_stats)(samples)
+                    await sync_to_async(live.remember_stats)(samples)
                 except Exception:
                     log.exception("the newest figures of %d pubs were not kept", len(samples))
             await asyncio.sleep(TEND_SECONDS)

@@ -11,9 +11,12 @@ def sample(raw: dict[str, Any], before: dict[str, Any] | None) -> Stats:
     memory = raw["memory_stats"]
     details = memory.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-    totals, earlier, at = _totals(raw), _totals(before or raw), time_of(raw["read"])
-    seconds = (at - time_of(before["read"])).total_seconds() if before else 0.0
-    rates = {name: max(0.0, (totals[name] - earlier[name]) / (seconds or 1.0)) for name in totals}
+    at, totals = time_of(raw["read"]), _totals(raw)
+    if before:
+        seconds = (at - time_of(before["read"])).total_seconds() or 1.0
+        rates = [max(0.0, (now - then) / seconds) for now, then in zip(totals, _totals(before), strict=True)]
+    else:
+        rates = [0.0] * len(totals)
     return Stats(
         at=raw["read"],
         # Of the time that it was taken at: it grows also from one stream, and one hub, to the next.
@@ -22,14 +25,14 @@ def sample(raw: dict[str, Any], before: dict[str, Any] | None) -> Stats:
         memory=max(0, memory.get("usage", 0) - cache),
         memory_limit=memory.get("limit", 0),
         pids=(raw.get("pids_stats") or {}).get("current", 0),
-        net_rx=totals["net_rx"],
-        net_tx=totals["net_tx"],
-        disk_read=totals["disk_read"],
-        disk_write=totals["disk_write"],
-        rx_rate=rates["net_rx"],
-        tx_rate=rates["net_tx"],
-        read_rate=rates["disk_read"],
-        write_rate=rates["disk_write"],
+        net_rx=totals[0],
+        net_tx=totals[1],
+        disk_read=totals[2],
+        disk_write=totals[3],
+        rx_rate=rates[0],
+        tx_rate=rates[1],
+        read_rate=rates[2],
+        write_rate=rates[3],
     )
 
 
@@ -38,15 +41,18 @@ def is_last_word(raw: dict[str, Any]) -> bool:
     return not raw.get("memory_stats")
 
 
-def _totals(raw: dict[str, Any]) -> dict[str, int]:
-    networks = (raw.get("networks") or {}).values()
-    disk = (raw.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
-    return {
-        "net_rx": sum(network["rx_bytes"] for network in networks),
-        "net_tx": sum(network["tx_bytes"] for network in networks),
-        "disk_read": sum(entry["value"] for entry in disk if entry["op"].lower() == "read"),
-        "disk_write": sum(entry["value"] for entry in disk if entry["op"].lower() == "write"),
-    }
+def _totals(raw: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Bytes since its start: in and out, read and written."""
+    rx = tx = read = write = 0
+    for network in (raw.get("networks") or {}).values():
+        rx += network["rx_bytes"]
+        tx += network["tx_bytes"]
+    for entry in (raw.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ():
+        if entry["op"] in ("Read", "read"):
+            read += entry["value"]
+        elif entry["op"] in ("Write", "write"):
+            write += entry["value"]
+    return rx, tx, read, write
 
 
 def _cpu(now: dict[str, Any], then: dict[str, Any]) -> float:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any
@@ -145,12 +147,12 @@ def sample(seq: int) -> dict[str, Any]:
 class Browser:
     """One that takes what it is sent only when it is told to."""
 
-    def __init__(self, scope: Any) -> None:
+    def __init__(self, scope: Any, app: Any = application) -> None:
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.said.put_nowait({"type": "websocket.connect"})
         self.got: list[dict[str, Any]] = []
         self.takes = asyncio.Event()
-        self.page = asyncio.create_task(application(scope, self.said.get, self._send))
+        self.page = asyncio.create_task(app(scope, self.said.get, self._send))
 
     async def _send(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.send":
@@ -303,6 +305,40 @@ async def test_a_stopped_pub_is_tried_again_while_somebody_looks(
     counting.nodes["node-1"].containers.add(own.pk)
     await until_async(lambda: counting.open == 1)
     await until_async(lambda: broadcaster.streams == {} and counting.open == 0)
+
+
+async def test_a_thousand_joins_and_leaves_leave_nothing_behind(
+    own: Bot, counting: Counting, broadcaster: Broadcaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only what they hold counts here, not who they are and what they see.
+    scope = {"type": "websocket", "user": own.owner, "url_route": {"kwargs": {"bot_id": own.pk}}, "headers": []}
+    monkeypatch.setattr(PubConsumer, "_look_up", lambda page: own)
+    monkeypatch.setattr("orchestrator.consumers.render_to_string", lambda *args: "<p>")
+    layer: Any = get_channel_layer()
+
+    async def look(seconds: float) -> None:
+        browser = Browser(dict(scope), PubConsumer.as_asgi())
+        browser.takes.set()
+        await until_async(lambda: bool(browser.got), seconds=60, every=0.05)
+        await asyncio.sleep(seconds)
+        await browser.leave()
+
+    def held() -> dict[str, Any]:
+        return {
+            "streams": (counting.open, len(broadcaster.streams)),
+            "tasks": len(asyncio.all_tasks()),
+            "threads": threading.active_count(),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "members": {name: len(members) for name, members in layer.groups.items()},
+        }
+
+    await asyncio.gather(*(look(0.1) for _ in range(20)))  # what is made once and kept
+    await until_async(lambda: broadcaster.streams == {})
+    before = held()
+    for _ in range(10):
+        await asyncio.gather(*(look(nth / 1000) for nth in range(100)))
+    await until_async(lambda: held() == before)
+    assert counting.opened < 100, "most found one that was open"
 
 
 async def test_a_pub_that_moves_is_streamed_where_it_lives(
