@@ -4,14 +4,18 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import docker
 import pytest
 from django.conf import settings
+from django.test import override_settings
+from pytest_django import DjangoDbBlocker
 
-from orchestrator import jobs
+from accounts.models import User
+from orchestrator import jobs, swarm
 from orchestrator.handshake import Refused, shake_hands
-from orchestrator.models import Placement
+from orchestrator.models import Hub, Placement, Turn
 from orchestrator.reconcile import run_here, run_pass, service_of
 from orchestrator.swarm import NotRunning, SwarmError, service_name
 from orchestrator.swarm.engine import EngineSwarm
@@ -47,6 +51,27 @@ def running(make: Maker, real_swarm: EngineSwarm, engine: docker.DockerClient) -
     until("its container is gone", lambda: not containers(engine, bot))
 
 
+@pytest.fixture(scope="module")
+def shared_pub(django_db_setup: None, django_db_blocker: DjangoDbBlocker, engine: docker.DockerClient) -> Iterator[Bot]:
+    """A bot that is up as long as the tests of this module run: for those that leave it as it is."""
+    engine_swarm = override_settings(SWARM="orchestrator.swarm.engine.EngineSwarm")
+    with django_db_blocker.unblock(), engine_swarm:
+        swarm._connect.cache_clear()
+        bot = pass_until(Maker().bot(name="Harbour Garden", paid=True), Status.UP)
+    yield bot
+    with django_db_blocker.unblock(), engine_swarm:
+        swarm._connect.cache_clear()
+        EngineSwarm().remove_service(bot.pk)
+        until("its container is gone", lambda: not containers(engine, bot))
+        for model in (Placement, Bot, Hub, Turn, User):
+            model.objects.all().delete()
+
+
+@pytest.fixture
+def shared(shared_pub: Bot, db: None, real_swarm: EngineSwarm) -> Bot:
+    return fresh(shared_pub)
+
+
 def containers(engine: docker.DockerClient, bot: Bot) -> list[docker.models.containers.Container]:
     return engine.containers.list(filters={"label": f"buttcloud.bot={bot.pk}"}, ignore_removed=True)
 
@@ -58,13 +83,13 @@ def ask(bot: Bot, name: str, /, **args: object) -> Command:
     return command
 
 
-def test_a_paid_bot_runs_with_the_identity_that_was_stored_before(running: Bot) -> None:
-    answer = ask(running, "whoami")
-    assert (answer.state, answer.result) == (Command.State.DONE, {"id": running.ssb_id})
+def test_a_paid_bot_runs_with_the_identity_that_was_stored_before(shared: Bot) -> None:
+    answer = ask(shared, "whoami")
+    assert (answer.state, answer.result) == (Command.State.DONE, {"id": shared.ssb_id})
 
 
-def test_the_container_is_hardened_and_limited(running: Bot, engine: docker.DockerClient) -> None:
-    [container] = containers(engine, running)
+def test_the_container_is_hardened_and_limited(shared: Bot, engine: docker.DockerClient) -> None:
+    [container] = containers(engine, shared)
     host, config = container.attrs["HostConfig"], container.attrs["Config"]
     assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and config["User"] == "1000:1000"
     assert (host["Memory"], host["PidsLimit"]) == (2**30, 200)
@@ -74,22 +99,22 @@ def test_the_container_is_hardened_and_limited(running: Bot, engine: docker.Dock
     assert "CapEff:\t0000000000000000" in status and "Uid:\t1000" in status
 
 
-def test_the_service_is_one_pinned_copy_that_stops_before_it_starts(running: Bot, engine: docker.DockerClient) -> None:
-    spec = engine.services.get(service_name(running.pk)).attrs["Spec"]
-    node = running.placement.hub.node_id
+def test_the_service_is_one_pinned_copy_that_stops_before_it_starts(shared: Bot, engine: docker.DockerClient) -> None:
+    spec = engine.services.get(service_name(shared.pk)).attrs["Spec"]
+    node = shared.placement.hub.node_id
     assert spec["Mode"] == {"Replicated": {"Replicas": 1}}
     assert spec["TaskTemplate"]["Placement"]["Constraints"] == [f"node.id=={node}"]
     assert spec["UpdateConfig"]["Order"] == "stop-first"
     assert spec["TaskTemplate"]["Resources"]["Reservations"]["MemoryBytes"] == 2**30
     assert spec["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] <= 45 * 10**9
     assert [port["PublishMode"] for port in spec["EndpointSpec"]["Ports"]] == ["host"]
-    assert f"PUB_ID={running.ssb_id}" in spec["TaskTemplate"]["ContainerSpec"]["Env"]
+    assert f"PUB_ID={shared.ssb_id}" in spec["TaskTemplate"]["ContainerSpec"]["Env"]
 
 
-def test_making_the_identity_again_gives_the_same_one(running: Bot, real_swarm: EngineSwarm) -> None:
-    placement = Placement.objects.select_related("hub").get(bot=running)
-    image = service_of(running, placement).image
-    assert real_swarm.make_identity(running.pk, placement.hub.node_id, image) == running.ssb_id
+def test_making_the_identity_again_gives_the_same_one(shared: Bot, real_swarm: EngineSwarm) -> None:
+    placement = Placement.objects.select_related("hub").get(bot=shared)
+    image = service_of(shared, placement).image
+    assert real_swarm.make_identity(shared.pk, placement.hub.node_id, image) == shared.ssb_id
 
 
 def test_an_invite_is_accepted_by_a_second_real_peer_and_the_pub_follows_it(running: Bot) -> None:
@@ -128,14 +153,14 @@ def test_a_handshake_from_outside_meets_the_pub_and_leaves_no_trace(
     assert "another network" in why_not(running.ssb_id)
 
 
-def test_a_used_up_invite_is_refused(running: Bot) -> None:
-    invite = ask(running, "create_invite", uses=1).result["invite"]
+def test_a_used_up_invite_is_refused(shared: Bot) -> None:
+    invite = ask(shared, "create_invite", uses=1).result["invite"]
     assert Peer.accept(invite).followed
     assert not Peer.accept(invite, seconds=15).followed
 
 
-def test_a_profile_is_published_in_any_script(running: Bot) -> None:
-    assert ask(running, "set_profile", name='بحر "sea" 🐚', description="<b>no</b>\nline").state == Command.State.DONE
+def test_a_profile_is_published_in_any_script(shared: Bot) -> None:
+    assert ask(shared, "set_profile", name='بحر "sea" 🐚', description="<b>no</b>\nline").state == Command.State.DONE
 
 
 def test_stop_keeps_the_volume_and_start_gives_the_same_pub_back(running: Bot, engine: docker.DockerClient) -> None:
@@ -170,13 +195,13 @@ def test_a_killed_pub_comes_back_by_itself(running: Bot, engine: docker.DockerCl
     pass_until(running, Status.UP)
 
 
-def test_a_second_run_on_the_same_volume_is_refused(running: Bot, engine: docker.DockerClient) -> None:
+def test_a_second_run_on_the_same_volume_is_refused(shared: Bot, engine: docker.DockerClient) -> None:
     """Whatever we get wrong, the lock on the volume keeps one identity from running twice."""
     second = engine.containers.create(
-        running.placement and service_image(engine, running),
+        shared.placement and service_image(engine, shared),
         labels={"buttcloud.deployment": "none"},
-        environment={"PUB_ID": running.ssb_id},
-        volumes={service_name(running.pk): {"bind": "/data"}},
+        environment={"PUB_ID": shared.ssb_id},
+        volumes={service_name(shared.pk): {"bind": "/data"}},
         network_mode="none",
     )
     try:
@@ -208,38 +233,42 @@ def test_an_empty_volume_never_becomes_a_new_identity(
         real_swarm.remove_service(bot.pk)
 
 
-def test_a_job_that_runs_twice_makes_one_service(running: Bot, engine: docker.DockerClient) -> None:
-    version = engine.services.get(service_name(running.pk)).attrs["Version"]
-    jobs.ensure_pub_up(str(running.pk))
-    jobs.ensure_pub_up(str(running.pk))
-    assert engine.services.get(service_name(running.pk)).attrs["Version"] == version
+def test_a_job_that_runs_twice_makes_one_service(shared: Bot, engine: docker.DockerClient) -> None:
+    version = engine.services.get(service_name(shared.pk)).attrs["Version"]
+    jobs.ensure_pub_up(str(shared.pk))
+    jobs.ensure_pub_up(str(shared.pk))
+    assert engine.services.get(service_name(shared.pk)).attrs["Version"] == version
 
 
 async def test_the_stats_are_those_of_docker(
-    running_name: str, real_swarm: EngineSwarm, engine: docker.DockerClient
+    home: tuple[UUID, str], real_swarm: EngineSwarm, engine: docker.DockerClient
 ) -> None:
-    samples = real_swarm.stats(running_name)
-    ours = [await anext(samples) for _ in range(3)][-1]
+    bot_id, node_id = home
+    samples = real_swarm.stats(bot_id, node_id)
+    ours = [await anext(samples) for _ in range(3)]
     await samples.aclose()  # type: ignore[attr-defined]
-    [task] = [task for task in engine.services.get(running_name).tasks() if task["Status"]["State"] == "running"]
+    tasks = engine.services.get(service_name(bot_id)).tasks()
+    [task] = [task for task in tasks if task["Status"]["State"] == "running"]
     theirs = engine.containers.get(task["Status"]["ContainerStatus"]["ContainerID"]).stats(stream=False)
-    assert ours["memory_limit"] == theirs["memory_stats"]["limit"] == 2**30
-    assert 0.5 < ours["memory"] / theirs["memory_stats"]["usage"] <= 1.5
-    assert ours["pids"] > 0 and ours["cpu"] >= 0 and ours["seq"] == 2
+    newest = ours[-1]
+    assert newest["memory_limit"] == theirs["memory_stats"]["limit"] == 2**30
+    assert 0.5 < newest["memory"] / theirs["memory_stats"]["usage"] <= 1.5
+    assert newest["pids"] > 0 and newest["cpu"] >= 0
+    assert ours[0]["seq"] < ours[1]["seq"] < newest["seq"]
 
 
 @pytest.fixture
-def running_name(running: Bot) -> str:
-    return service_name(running.pk)
+def home(shared: Bot) -> tuple[UUID, str]:
+    return shared.pk, shared.placement.hub.node_id
 
 
-def test_a_program_that_does_not_end_is_ended(running: Bot, real_swarm: EngineSwarm) -> None:
-    assert real_swarm.run(service_name(running.pk), ["sleep", "60"], timeout=1).exit_code == 124
+def test_a_program_that_does_not_end_is_ended(shared: Bot, real_swarm: EngineSwarm) -> None:
+    assert real_swarm.run(service_name(shared.pk), ["sleep", "60"], timeout=1).exit_code == 124
 
 
-def test_an_argument_is_never_seen_by_a_shell(running: Bot, real_swarm: EngineSwarm) -> None:
+def test_an_argument_is_never_seen_by_a_shell(shared: Bot, real_swarm: EngineSwarm) -> None:
     wild = '"; touch /tmp/pwned; $(id) `id` \n --flag'
-    said = real_swarm.run(service_name(running.pk), ["printf", "%s", wild], timeout=5)
+    said = real_swarm.run(service_name(shared.pk), ["printf", "%s", wild], timeout=5)
     assert said.stdout == wild
 
 
@@ -254,20 +283,20 @@ def test_a_missing_image_is_said_in_words(make: Maker, real_swarm: EngineSwarm) 
         real_swarm.make_identity(make.bot().pk, node, "sha256:" + "0" * 64)
 
 
-def test_the_plan_of_a_swarm_that_is_right_is_empty(running: Bot, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_of_a_swarm_that_is_right_is_empty(shared: Bot, capsys: pytest.CaptureFixture[str]) -> None:
     from django.core.management import call_command
 
     call_command("plan")
     assert "Nothing to do" in capsys.readouterr().out
 
 
-def test_the_status_tells_how_the_pub_is(running: Bot) -> None:
-    status = ask(running, "status").result
-    assert status["sequence"] >= 0 and status["id"] == running.ssb_id
+def test_the_status_tells_how_the_pub_is(shared: Bot) -> None:
+    status = ask(shared, "status").result
+    assert status["sequence"] >= 0 and status["id"] == shared.ssb_id
 
 
-def test_fifty_megabytes_of_output_are_cut_and_end(running: Bot, real_swarm: EngineSwarm) -> None:
-    said = real_swarm.run(service_name(running.pk), ["head", "-c", "50000000", "/dev/zero"], timeout=20)
+def test_fifty_megabytes_of_output_are_cut_and_end(shared: Bot, real_swarm: EngineSwarm) -> None:
+    said = real_swarm.run(service_name(shared.pk), ["head", "-c", "50000000", "/dev/zero"], timeout=20)
     assert said.exit_code == 0 and len(said.stdout) == 2**20
 
 
