@@ -52,6 +52,14 @@ class HistoryView(APIView):
                 "range": wanted,
                 "step": found.range.step,
                 "times": found.times,
-                "metrics": {metric: found.metric(metric)._asdict() for metric in history.UNITS},
+                "metrics": {metric: _short(found.metric(metric)) for metric in history.UNITS},
             }
         )
+
+
+def _short(metric: history.Metric) -> dict[str, list[float | None]]:
+    """Without the many digits of a mean, which say nothing and make the way long."""
+    return {
+        part: [None if value is None else round(value, 2) for value in values]
+        for part, values in metric._asdict().items()
+    }

@@ -159,6 +159,14 @@ def test_an_outlook_reads_the_days_that_are_complete(make: Maker, django_assert_
     assert disk.outlook(other).size is None
 
 
+def test_today_is_no_day_yet(make: Maker) -> None:
+    bot = make.bot()
+    grow(bot)
+    StatsSample.objects.filter(at__lt=timezone.now() - timedelta(days=disk.DAYS_NEEDED)).delete()
+    assert bot.samples.count() == disk.DAYS_NEEDED
+    assert disk.outlook(bot).growth_per_day is None
+
+
 def test_a_page_says_the_outlook_and_what_to_do(client: Client, make: Maker) -> None:
     bot = make.bot()
     grow(bot)
