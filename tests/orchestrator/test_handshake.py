@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
 from orchestrator import handshake
@@ -66,6 +67,16 @@ def test_an_acceptance_that_was_tampered_with_is_refused(place: int) -> None:
     client.authenticate(SERVER_HELLO)
     with pytest.raises(Refused, match="somebody else answers"):
         client.verify(ACCEPT[:place] + bytes([ACCEPT[place] ^ 1]) + ACCEPT[place + 1 :])
+
+
+def test_an_acceptance_that_signs_something_else_is_refused() -> None:
+    secret = bytes.fromhex("586be0361a71ef5e8ad574dd686de72d2e74f1b548bcdec7390bc727001977e3")  # of the same vector
+    signature = SecretBox(secret).decrypt(ACCEPT, bytes(24))
+    forged = SecretBox(secret).encrypt(bytes([signature[0] ^ 1]) + signature[1:], bytes(24)).ciphertext
+    client = Client(NETWORK, SERVER, ME, EPHEMERAL)
+    client.authenticate(SERVER_HELLO)
+    with pytest.raises(Refused, match="somebody else answers"):
+        client.verify(forged)
 
 
 def test_an_answer_of_another_network_is_refused() -> None:
