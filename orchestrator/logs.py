@@ -33,7 +33,9 @@ BACKLOG = 500  # lines that wait to be sent; in a flood the oldest are left out
 # Lines that are read until the next message: a flood must not take the loop from all others.
 READ_AT_ONCE = 500
 AGAIN_SECONDS = 1  # until a container that ended is looked for again
-KNOWN = 2000  # the last lines that were read, for when they are read again
+# The last lines that were read, to know them when they are read again: by the next stream, or because an engine that
+# turns to its next file in a flood gives the last one once more. As many fit into such a file.
+KNOWN = 60_000
 
 
 class Keys:

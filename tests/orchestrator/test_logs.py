@@ -247,6 +247,19 @@ async def test_of_a_flood_the_newest_lines_come_in_few_messages_and_the_rest_is_
     await late.leave()
 
 
+async def test_lines_that_an_engine_gives_again_in_a_flood_come_once(
+    own: Bot, counting: Counting, broadcaster: Broadcaster
+) -> None:
+    reader = await Reader.of(own)
+    await until_async(lambda: reader.texts == ["first"])
+    flood = [LogLine(2 * 10**18 + number, f"flood {number}") for number in range(4000)]
+    counting.written[own.pk] += [*flood, *flood[500:], LogLine(3 * 10**18, "the last")]
+    await until_async(lambda: bool(reader.texts) and reader.texts[-1] == "the last")
+    assert len(set(reader.texts)) == len(reader.texts)
+    assert reader.lines[-1]["number"] == 4001
+    await reader.leave()
+
+
 async def test_a_slow_browser_misses_lines_and_delays_nobody(
     own: Bot, counting: Counting, broadcaster: Broadcaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
