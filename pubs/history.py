@@ -40,11 +40,11 @@ class Range:
 RANGES = {
     each.name: each
     for each in (
-        Range("1h", "1 hour", timedelta(hours=1), 10, "10 seconds"),
+        Range("1h", "hour", timedelta(hours=1), 10, "10 seconds"),
         Range("24h", "24 hours", timedelta(hours=24), 60, "minute"),
         Range("7d", "7 days", timedelta(days=7), 900, "15 minutes"),
         Range("30d", "30 days", timedelta(days=30), 900, "15 minutes"),
-        Range("1y", "1 year", timedelta(days=365), 86400, "day"),
+        Range("1y", "year", timedelta(days=365), 86400, "day"),
     )
 }
 

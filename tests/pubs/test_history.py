@@ -119,7 +119,7 @@ def test_each_range_has_its_link_and_page(client: Client, bot: Bot, name: str) -
     keep(bot, {2: 1}, name)
     client.force_login(bot.owner)
     page = client.get(reverse("pubs:history", args=[bot.pk]), {"range": name}).content.decode()
-    assert f'href="?range={name}" aria-current="page">{history.RANGES[name].title}</a>' in page
+    assert f'href="?range={name}" aria-current="page">{history.RANGES[name].title.capitalize()}</a>' in page
     assert f"highest value of each {history.RANGES[name].each}." in page
     assert ("midnight UTC" in page) == (name == "1y")
 
