@@ -4,7 +4,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from mailer.models import TRIES_MAX, Message
+from mailer.models import TRIES_MAX, Hook, Message
 
 
 class SentFilter(admin.SimpleListFilter):
@@ -14,7 +14,7 @@ class SentFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("yes", "sent"), ("no", "unsent"), ("given_up", "given up")]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         match self.value():
             case "yes":
                 return queryset.exclude(sent_at=None)
@@ -48,3 +48,27 @@ class MessageAdmin(admin.ModelAdmin):
         unsent = queryset.filter(sent_at=None).exclude(text="")
         count = unsent.update(tries=0, claimed_until=None, error="")
         self.message_user(request, f"{count} will go out within a minute.", messages.SUCCESS)
+
+
+@admin.register(Hook)
+class HookAdmin(admin.ModelAdmin):
+    """To look at: whose address it is sees on the page of the pub how it went, and can mend it there."""
+
+    list_display = ["url", "event", "created", "sent_at", "tries", "error"]
+    list_filter = [SentFilter, "created"]
+    search_fields = ["url", "about", "key"]
+    fields = readonly_fields = (
+        "url",
+        "event",
+        "about",
+        "key",
+        "created",
+        "sent_at",
+        "tries",
+        "claimed_until",
+        "error",
+        "body",
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
