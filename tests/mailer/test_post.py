@@ -5,15 +5,21 @@ import hmac
 import ipaddress
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.utils import timezone
@@ -257,6 +263,40 @@ def test_what_is_wrong_with_an_address_is_said_in_words(posted: Post, receiver: 
     assert tried(posted("2", receiver.url.replace("http:", "https:"))) == "It does not speak TLS as it should."
     receiver.answer = lambda handler: handler.wfile.write(b"SSH-2.0-nothing\r\n\r\n") and None
     assert "not HTTP" in tried(posted("3"))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """One for localhost that nobody has signed but itself, with its key."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "us")])
+    now = timezone.now()
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = tmp_path / "both.pem"
+    file.write_bytes(private + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+def test_over_tls_the_name_must_be_proved(
+    posted: Post, receiver: Receiver, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
+    port = receiver.server.server_port
+    assert tried(posted("1", f"https://localhost:{port}/")).startswith("Its certificate is not good: self-signed")
+    trusting = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr(hooks, "_encrypted", lambda: trusting)
+    assert tried(posted("2", f"https://127.0.0.1:{port}/")).startswith(
+        "Its certificate is not good: IP address mismatch"
+    )
+    hook = posted("3", f"https://localhost:{port}/")
+    jobs.post_hook(hook.pk)
+    assert again(hook).sent_at and len(receiver.taken) == 1
 
 
 PRIVATE = [
