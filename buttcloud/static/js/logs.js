@@ -166,7 +166,7 @@ sought.addEventListener("input", seek);
 sought.form.addEventListener("submit", (event) => event.preventDefault());
 
 function say(state) {
-  const words = { gone: "not yours any more: reload", waiting: "waiting for your pub's machine" };
+  const words = { gone: "not yours any more: reload", waiting: "waiting for your pub" };
   const tones = { live: "good", paused: "off", gone: "bad" };
   link.textContent = words[state] ?? state;
   link.className = `badge ${tones[state] ?? "busy"} needs-js`;
