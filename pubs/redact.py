@@ -6,7 +6,7 @@ addresses in which they stand.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pubs.live import LogLine
@@ -25,7 +25,7 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[mKJHGhl]|\][^\x07\x1b]*\x07)")
 
 KEY = r"[A-Za-z0-9+/]{43}="  # 32 bytes
 NAMES = "private(?:key)?|secret|seed|pass(?:word|wd|phrase)|token|authori[sz]ation|api[-_]?key|access[-_]?key|cookie"
-SECRETS = [
+SECRETS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     # An invite's seed: whoever has it may join. What stands before is the pub's address.
     (re.compile(rf"(\.ed25519~|~shs:{KEY}:)[^\s\"'\\]+"), rf"\1{HIDDEN}"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|$)"), HIDDEN),
