@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from orchestrator import checkups, handshake, jobs
-from orchestrator.models import Hub, Placement
+from orchestrator.models import Hub, Placement, turn
 from orchestrator.reconcile import run_here, run_pass
 from orchestrator.swarm import NotRunning, Output, Unreachable
 from orchestrator.swarm.memory import MemorySwarm
@@ -248,10 +248,10 @@ def test_a_hub_is_asked_a_share_at_a_time_until_all_had_their_turn(
         return said(SAYS)
 
     monkeypatch.setattr(memory_swarm, "run", run)
-    for turn in range(1, 6):
+    for nth in range(1, 6):
         assert checkups.hubs_to_ask() == [hub.pk]
         jobs.ask_pubs(hub.pk)
-        assert len(asked) == 2 * turn
+        assert len(asked) == 2 * nth
     assert len(set(asked)) == 10
     assert checkups.hubs_to_ask() == []
     jobs.ask_pubs(hub.pk)
@@ -284,17 +284,11 @@ def test_the_clock_has_each_hub_asked_by_a_job_of_its_own(
     assert len(port.met) == 1
 
 
-def test_two_workers_do_not_try_the_same_pubs_at_once(bot: Bot, port: PubPort, monkeypatch: pytest.MonkeyPatch) -> None:
-    meet = checkups.try_all
-
-    def meet_while_another_worker_comes(bots: Any) -> None:
-        monkeypatch.setattr(checkups, "try_all", meet)
+def test_two_workers_do_not_look_at_the_same_pubs_at_once(bot: Bot, port: PubPort) -> None:
+    with turn("try pubs", 60), turn(f"ask pubs of hub {bot.placement.hub_id}", 60):
         checkups.try_due()
-        meet(bots)
-
-    monkeypatch.setattr(checkups, "try_all", meet_while_another_worker_comes)
-    checkups.try_due()
-    assert len(port.met) == 1
+        jobs.ask_pubs(bot.placement.hub_id)
+    assert port.met == [] and not Checkup.objects.exists()
 
 
 # --- on demand -------------------------------------------------------------------------------------------------------
