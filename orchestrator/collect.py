@@ -57,13 +57,13 @@ def write(stats: dict[UUID, Stats], now: datetime) -> None:
     # A container may outlive the row of its bot.
     disks = Bot.objects.filter(pk__in=stats).values_list("pk", "checkup__disk")
     rows = [
-        StatsSample(bot_id=bot_id, step=STEP, at=at, **dict(_columns({**stats[bot_id], "disk": disk})))
+        StatsSample(bot_id=bot_id, step=STEP, at=at, **dict(columns({**stats[bot_id], "disk": disk})))
         for bot_id, disk in disks
     ]
     StatsSample.objects.bulk_create(rows, ignore_conflicts=True)
 
 
-def _columns(values: dict[str, object]) -> Iterator[tuple[str, object]]:
+def columns(values: dict[str, object]) -> Iterator[tuple[str, object]]:
     """A single sample is the lowest, the mean and the highest at once."""
     for metric in METRICS:
         for column in (f"{metric}_min", metric, f"{metric}_max"):

@@ -92,6 +92,13 @@ class PubConsumer(OwnPubConsumer):
         if self.tasks:
             await self.channel_layer.group_discard(live.group(self.bot_id), self.channel_name)
 
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """A sample touches no database: for all else channels first looks at its connections, in another thread."""
+        if message["type"] == "stats":
+            await self.stats(message)
+        else:
+            await super().dispatch(message)
+
     async def _watch(self) -> None:
         """Say again and again that somebody looks; the stream ends when nobody says so any more."""
         while True:
