@@ -123,7 +123,7 @@ def _go_on(old: State, fact: Fact, now: datetime) -> State:
     if fact.seen is None:
         return old
     if fact.seen:
-        return replace(old, words=fact.words, level=max(old.level, fact.level), last_at=now, calm_since=None)
+        return replace(old, words=fact.words, level=fact.level, last_at=now, calm_since=None)
     if old.calm_since is None:
         return replace(old, calm_since=now)
     calm = FLAPS_CALM if old.told_flaps else CALM
