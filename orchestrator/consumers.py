@@ -75,7 +75,7 @@ class PubConsumer(OwnPubConsumer):
     async def begin(self) -> None:
         self.to_say: dict[str, Callable[[], Awaitable[dict[str, Any] | None]]] = {}
         self.something = asyncio.Event()
-        self.seq = 0  # of the newest stats that were sent
+        self.seq = 0  # of the newest stats
         await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
         # What happened between the page's first paint and now is not lost.
         await self.pub_changed({})
@@ -130,12 +130,12 @@ class PubConsumer(OwnPubConsumer):
 
     async def stats(self, event: dict[str, Any]) -> None:
         sample = event["sample"]
+        # Never one that is older than what the page shows, as two broadcasters may send while a hub changes hands.
+        if sample["seq"] <= self.seq:
+            return
+        self.seq = sample["seq"]
 
-        async def say() -> dict[str, Any] | None:
-            # Never one that is older than what the page shows, as two broadcasters may send while a hub changes hands.
-            if sample["seq"] <= self.seq:
-                return None
-            self.seq = sample["seq"]
+        async def say() -> dict[str, Any]:
             return {"kind": "stats", **sample}
 
         self._soon("stats", say)
