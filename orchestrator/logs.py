@@ -114,11 +114,11 @@ class LogStreams:
     """Those of one broadcaster."""
 
     def __init__(self) -> None:
-        self._streams: dict[UUID, LogStream] = {}
+        self.streams: dict[UUID, LogStream] = {}
 
     async def forward(self, bot_id: UUID, node_id: str) -> None:
         """Until cancelled: a container that follows one that ended is followed on."""
-        self._streams[bot_id] = stream = LogStream(bot_id)
+        self.streams[bot_id] = stream = LogStream(bot_id)
         try:
             await layer().group_send(live.log_group(bot_id), stream.begun())
             while True:
@@ -129,12 +129,12 @@ class LogStreams:
                 await asyncio.sleep(AGAIN_SECONDS)
         finally:
             # Not that of another hub, to which it moved.
-            if self._streams.get(bot_id) is stream:
-                del self._streams[bot_id]
+            if self.streams.get(bot_id) is stream:
+                del self.streams[bot_id]
 
     async def show(self, bot_id: UUID, reader: str) -> None:
         """A reader has come later: it gets what was sent before. Readers of other broadcasters' pubs are theirs."""
-        if stream := self._streams.get(bot_id):
+        if stream := self.streams.get(bot_id):
             with suppress(ChannelFull):  # it does not listen
                 await layer().send(reader, stream.begun())
 

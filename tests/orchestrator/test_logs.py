@@ -81,7 +81,7 @@ async def broadcaster(counting: Counting) -> AsyncIterator[Broadcaster]:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
-    assert counting.open == 0 and broadcaster.streams == {}
+    assert counting.open == 0 and broadcaster.streams == broadcaster.logs.streams == {}
 
 
 class Reader:
