@@ -47,7 +47,11 @@ class Service:
 
 def service() -> Service:
     """As it was within the last seconds, however many ask."""
-    return cache.get_or_set("service_status", look, KEPT_SECONDS)
+    seen = cache.get("service_status")
+    if seen is None:
+        seen = look()
+        cache.set("service_status", seen, KEPT_SECONDS)
+    return seen
 
 
 def look() -> Service:

@@ -45,7 +45,11 @@ class PublicStatus:
 def shown_to_all(pk: UUID) -> tuple[Bot, PublicStatus]:
     """Each time only whether it may be shown is looked up; what is shown is kept for a moment."""
     bot = get_object_or_404(Bot.objects.alive().filter(status_public=True).select_related("checkup"), pk=pk)
-    status = cache.get_or_set(f"public_status.{pk}", lambda: public_status(bot), KEPT_SECONDS)
+    key = f"public_status.{pk}"
+    status = cache.get(key)
+    if status is None:
+        status = public_status(bot)
+        cache.set(key, status, KEPT_SECONDS)
     return bot, status
 
 
