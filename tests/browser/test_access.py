@@ -15,9 +15,9 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from accounts.models import User
 from mailer.models import Hook
-from pubs.models import Bot, Command, Notices
+from pubs.models import Bot, Command, Event, Notices
 from tests.browser.conftest import Console
-from tests.browser.swarm import INVITE
+from tests.browser.swarm import INVITE, StagedSwarm
 from tests.support.make import Maker
 
 CHECKS = (Path(__file__).parent / "checks.js").read_text()
@@ -49,7 +49,7 @@ IS_OUTLINED = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
 
 
 @pytest.fixture
-def crowded(running_pub: Bot, make: Maker) -> list[str]:
+def crowded(running_pub: Bot, make: Maker, staged: StagedSwarm) -> list[str]:
     """Addresses of pages that hold the longest words there can be."""
     unpaid = make.bot(running_pub.owner, name="W" * 64)
     Bot.objects.filter(pk=running_pub.pk).update(
@@ -68,9 +68,12 @@ def crowded(running_pub: Bot, make: Maker) -> list[str]:
     notices.post_to(f"https://news.example/{'w' * 300}")
     notices.post("k", "test", kind="", since=timezone.now(), words="This is a test.")
     Hook.objects.update(tries=3, error="W" * 300)
+    Event.note(running_pub.pk, "crashed", "W" * 300)
+    staged.write(running_pub.pk, "W" * 3000)
     pub = running_pub.get_absolute_url()
     result = reverse("pubs:command_result", args=[running_pub.pk, asked.pk])
-    return [pub, f"{pub}delete/", f"{pub}settings/", f"/status/{running_pub.pk}/", result, unpaid.get_absolute_url()]
+    pages = [pub + page for page in ("", "history/", "logs/", "timeline/", "settings/", "delete/")]
+    return [*pages, f"/status/{running_pub.pk}/", result, unpaid.get_absolute_url()]
 
 
 def look_at(page: Page, addresses: list[str]) -> str:
