@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 import docker
 import pytest
