@@ -48,8 +48,8 @@ def scrape() -> Samples:
     }
 
 
-def value(name: str, **labels: str) -> float:
-    return scrape()[f"buttcloud_{name}", frozenset(labels.items())]
+def value(name: str, samples: Samples | None = None, **labels: str) -> float:
+    return (samples or scrape())[f"buttcloud_{name}", frozenset(labels.items())]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def fleet(make: Maker) -> Hub:
     for kind in Sweep.Kind.values:
         Sweep.objects.create(kind=kind, started=timezone.now(), finished=timezone.now())
     for queue in django_settings.QUEUES:
-        signs.note_pulse(queue, timezone.now().timestamp() - 3)
+        signs.note_pulse(queue, timezone.now().timestamp() - 30)
     signs.note_pass(0.2, 1, 0)
     return hub
 
@@ -115,19 +115,22 @@ def test_figures_are_those_of_the_fleet(fleet: Hub, make: Maker) -> None:
     make.bot(paid=True, rung="grace")
     Message.objects.create(key="old", to="alice@customer.example")
     Message.objects.update(created=timezone.now() - timedelta(minutes=5))
-    assert value("pubs", status="up") == 1 and value("pubs", status="starting") == 1
-    assert value("pubs_by_payment", rung="grace") == 1 and value("pubs_without_place") == 1
-    assert value("hub_places", hub="hub-1") == 15 and value("hub_places_taken", hub="hub-1") == 2
-    assert value("hub_memory_promised_bytes", hub="hub-1") == 2 * 1024**3
-    assert value("places_free") == 13 and value("hubs", state="ready") == 1
-    assert value("outbox_age_seconds", kind="mail") == pytest.approx(300, abs=5)
-    assert value("queue_age_seconds", queue="mailer") == pytest.approx(3, abs=2)
-    assert value("stripe_sweep_timestamp_seconds", kind="events") == pytest.approx(timezone.now().timestamp(), abs=5)
+    said = scrape()
+    assert value("pubs", said, status="up") == 1 and value("pubs", said, status="starting") == 1
+    assert value("pubs_by_payment", said, rung="grace") == 1 and value("pubs_without_place", said) == 1
+    assert value("hub_places", said, hub="hub-1") == 15 and value("hub_places_taken", said, hub="hub-1") == 2
+    assert value("hub_memory_promised_bytes", said, hub="hub-1") == 2 * 1024**3
+    assert value("places_free", said) == 13 and value("hubs", said, state="ready") == 1
+    assert value("outbox_age_seconds", said, kind="mail") == pytest.approx(300, abs=60)
+    assert value("queue_age_seconds", said, queue="mailer") == pytest.approx(30, abs=20)
+    assert value("stripe_sweep_timestamp_seconds", said, kind="events") == pytest.approx(
+        timezone.now().timestamp(), abs=60
+    )
 
 
 def test_a_pass_of_a_worker_is_seen_by_the_web(db: None) -> None:
     jobs.reconcile()
-    assert value("last_pass_timestamp_seconds") == pytest.approx(timezone.now().timestamp(), abs=10)
+    assert value("last_pass_timestamp_seconds") == pytest.approx(timezone.now().timestamp(), abs=60)
     assert value("passes_failing") == 0
 
 
