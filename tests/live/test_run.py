@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import docker
 import pytest
@@ -237,6 +238,28 @@ def test_a_job_that_runs_twice_makes_one_service(shared: Bot, engine: docker.Doc
     jobs.ensure_pub_up(str(shared.pk))
     jobs.ensure_pub_up(str(shared.pk))
     assert engine.services.get(service_name(shared.pk)).attrs["Version"] == version
+
+
+async def test_the_stats_are_those_of_docker(
+    home: tuple[UUID, str], real_swarm: EngineSwarm, engine: docker.DockerClient
+) -> None:
+    bot_id, node_id = home
+    samples = real_swarm.stats(bot_id, node_id)
+    ours = [await anext(samples) for _ in range(3)]
+    await samples.aclose()  # type: ignore[attr-defined]
+    tasks = engine.services.get(service_name(bot_id)).tasks()
+    [task] = [task for task in tasks if task["Status"]["State"] == "running"]
+    theirs = engine.containers.get(task["Status"]["ContainerStatus"]["ContainerID"]).stats(stream=False)
+    newest = ours[-1]
+    assert newest["memory_limit"] == theirs["memory_stats"]["limit"] == 2**30
+    assert 0.5 < newest["memory"] / theirs["memory_stats"]["usage"] <= 1.5
+    assert newest["pids"] > 0 and newest["cpu"] >= 0
+    assert ours[0]["seq"] < ours[1]["seq"] < newest["seq"]
+
+
+@pytest.fixture
+def home(shared: Bot) -> tuple[UUID, str]:
+    return shared.pk, shared.placement.hub.node_id
 
 
 def test_a_program_that_does_not_end_is_ended(shared: Bot, real_swarm: EngineSwarm) -> None:
