@@ -19,7 +19,7 @@ from orchestrator import signs
 from orchestrator.models import CARRYING, Hub
 from orchestrator.world import answered_lately
 from pubs.models import Bot, Status
-from pubs.shown import STALE
+from pubs.shown import STALE, STARTS_WITHIN
 from pubs.units import age
 
 KEPT_SECONDS = 20
@@ -28,18 +28,20 @@ SHARE = 95  # percent
 STRIPE_LATE = timedelta(minutes=15)
 MAIL_LATE = timedelta(minutes=5)
 
+State = Literal["good", "bad", "unknown"]
+
 
 @dataclass(frozen=True)
 class Part:
     name: str
     title: str
-    state: Literal["good", "bad", "unknown"]
+    state: State
     words: str
 
 
 @dataclass(frozen=True)
 class Service:
-    state: Literal["good", "bad", "unknown"]
+    state: State
     words: str
     parts: list[Part]
     at: datetime
@@ -68,7 +70,7 @@ def look() -> Service:
 def _parts(looked_at: datetime | None, now: datetime) -> Iterator[Part]:
     # What was seen long ago says nothing about now.
     is_seen = looked_at is not None and now - looked_at < STALE
-    yield _pubs() if is_seen else Part("pubs", "Pubs", "unknown", "We can't see how they are. They probably run on.")
+    yield _pubs(now) if is_seen else Part("pubs", "Pubs", "unknown", "We can't see how they are. They probably run on.")
     yield _hubs(now)
     words = f"We last looked at all pubs {age(looked_at)}." if looked_at else "We have not looked at the pubs yet."
     yield Part("looks", "Our looks at the pubs", "good" if is_seen else "bad" if looked_at else "unknown", words)
@@ -76,19 +78,22 @@ def _parts(looked_at: datetime | None, now: datetime) -> Iterator[Part]:
     yield _mail(now)
 
 
-def _pubs() -> Part:
-    wanted = Bot.objects.wanted().aggregate(
-        all=Count("pk"),
-        up=Count("pk", filter=Q(status=Status.UP, unknown_since=None)),
-        unknown=Count("pk", filter=~Q(unknown_since=None)),
-    )
-    if not wanted["all"]:
+def _pubs(now: datetime) -> Part:
+    """What is out of sight is neither up nor down: where it could make the difference, we don't know."""
+    up, unknown = Q(status=Status.UP, unknown_since=None), ~Q(unknown_since=None)
+    lately = now - STARTS_WITHIN
+    starts = Q(wanted_since=None) | Q(wanted_since__gt=lately) | Q(started_at__gt=lately)
+    due = Bot.objects.wanted().exclude(starts & ~up & ~unknown)
+    count = due.aggregate(all=Count("pk"), up=Count("pk", filter=up), unknown=Count("pk", filter=unknown))
+    if not count["all"]:
         return Part("pubs", "Pubs", "good", "There is none that should be up just now.")
-    percent = 100 * wanted["up"] / wanted["all"]
-    words = f"{percent:.3g} % of those that should be up are up."
-    if wanted["unknown"]:
-        words += f" We can't see {100 * wanted['unknown'] / wanted['all']:.3g} %, which probably run on."
-    return Part("pubs", "Pubs", "good" if percent >= SHARE else "bad", words)
+    seen = count["all"] - count["unknown"]
+    words = f"{100 * count['up'] / seen:.3g} % of those that should be up are up." if seen else ""
+    if count["unknown"]:
+        words += f" We can't see {100 * count['unknown'] / count['all']:.3g} %, which probably run on."
+    least, most = 100 * count["up"] / count["all"], 100 * (count["up"] + count["unknown"]) / count["all"]
+    state: State = "good" if least >= SHARE else "unknown" if most >= SHARE else "bad"
+    return Part("pubs", "Pubs", state, words.strip())
 
 
 def _hubs(now: datetime) -> Part:

@@ -1,7 +1,7 @@
 """How large a pub's volume is, how it grows, and when it will be full."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import combinations, pairwise
 from statistics import median
@@ -9,7 +9,7 @@ from statistics import median
 from django.conf import settings
 from django.utils import timezone
 
-from pubs.models import Bot, Checkup
+from pubs.models import Bot
 from pubs.units import size as in_words
 
 GB = 1024**3
@@ -24,6 +24,8 @@ FAR = timedelta(days=2 * 365)
 # Percent of the quota from which on the owner is warned.
 WARN = 80
 ALARM = 95
+# Or when it will be full so soon.
+SOON = timedelta(days=7)
 # Of those in Bot.memory_gb.
 LARGEST_GB = 4
 
@@ -39,6 +41,7 @@ class Outlook:
     full_in: timedelta | None
     words: str
     todo: str = ""
+    measured_at: datetime | None = None
 
     @property
     def level(self) -> int:
@@ -57,12 +60,13 @@ def quota(bot: Bot) -> int:
 
 def outlook(bot: Bot) -> Outlook:
     """From its newest checkup and the days that are complete."""
-    known = Checkup.objects.filter(bot=bot).values_list("disk", flat=True).first()
+    checkup = getattr(bot, "checkup", None)
     now = timezone.now()
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     rows = bot.samples.filter(step=DAY, at__gte=now - WEEKS, at__lt=today).values_list("at", "disk")
     days = [(at, disk) for at, disk in rows if disk is not None]
-    return look_ahead(known, quota(bot), days, bot.memory_gb >= LARGEST_GB)
+    ahead = look_ahead(checkup and checkup.disk, quota(bot), days, bot.memory_gb >= LARGEST_GB)
+    return replace(ahead, measured_at=checkup and checkup.answered_at)
 
 
 def look_ahead(size: int | None, limit: int, days: Sequence[tuple[datetime, float]], is_largest: bool) -> Outlook:
@@ -73,7 +77,7 @@ def look_ahead(size: int | None, limit: int, days: Sequence[tuple[datetime, floa
     growth = growth_per_day(days)
     full_in = _full_in(limit - size, growth)
     words = " ".join(part for part in (_size_words(size, limit), _growth_words(size, limit, growth, full_in)) if part)
-    return Outlook(size, limit, percent, growth, full_in, words, _todo(level_of(percent), is_largest))
+    return Outlook(size, limit, percent, growth, full_in, words, _todo(level_of(percent), full_in, is_largest))
 
 
 def growth_per_day(days: Sequence[tuple[datetime, float]]) -> float | None:
@@ -113,7 +117,7 @@ def _size_words(size: int, limit: int) -> str:
 
 def _growth_words(size: int, limit: int, growth: float | None, full_in: timedelta | None) -> str:
     if size >= limit:
-        return "It is full."
+        return "That is all that its size entitles it to."
     if growth is None:
         return "It is too early to say how it grows: that takes a few days."
     if full_in is None:
@@ -135,8 +139,8 @@ def time_words(ahead: timedelta) -> str:
     return f"in about {round(days / 30.4)} months"
 
 
-def _todo(level: int, is_largest: bool) -> str:
-    if not level:
+def _todo(level: int, full_in: timedelta | None, is_largest: bool) -> str:
+    if not level and (full_in is None or full_in > SOON):
         return ""
     if is_largest:
         return "It has the largest size that we offer: write to us, and we find a way together."

@@ -1,4 +1,4 @@
-"""All that happened to a pub in one list, the newest first: its status, crashes, moves, payment and commands."""
+"""All that happened to a pub in one list, the newest first: status, crashes, moves, payment, commands and troubles."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
+from django.utils.formats import date_format
 
 from pubs.catalogue import CATALOGUE
-from pubs.models import Bot, Command, Event, PaymentChange, Rung, Status, StatusChange
+from pubs.models import Bot, Command, Event, PaymentChange, Rung, Status, StatusChange, Trouble
 from pubs.shown import PAYMENT_WORDS
 
 # On a page of it, and on the pub's own page.
@@ -54,6 +55,8 @@ COMMAND_TONES = {
     Command.State.RUNNING: "busy",
     Command.State.DONE: "good",
 }
+# The others are told by status and crashes.
+TROUBLES = (Trouble.Kind.UNKNOWN, Trouble.Kind.MEMORY, Trouble.Kind.DISK)
 CRASHES = (Event.Kind.CRASHED, Event.Kind.RESTS, Event.Kind.RESUMED)
 
 
@@ -91,6 +94,13 @@ def _command(command: Command, bot: Bot) -> dict[str, str]:
     }
 
 
+def _trouble(trouble: Trouble, bot: Bot) -> dict[str, str]:
+    """One line for both its ends."""
+    over = f"Over since {date_format(trouble.ended, 'j F Y, H:i')} UTC." if trouble.ended else "Not over yet."
+    tone = "off" if trouble.ended else "bad"
+    return {"what": trouble.get_kind_display(), "words": f"{trouble.words} {over}".strip(), "tone": tone, "icon": "!"}
+
+
 def _who(by: int | None, bot: Bot) -> str:
     return "" if by is None else "you" if by == bot.owner_id else "our staff"
 
@@ -110,6 +120,7 @@ SOURCES = {
     "machine": Source("Machine and restarts", lambda bot: bot.events.exclude(kind__in=CRASHES), _event),
     "payment": Source("Payment", lambda bot: bot.payment_changes.all(), _payment),
     "commands": Source("Commands", lambda bot: bot.commands.defer("result", "args"), _command, at="created", pk=UUID),
+    "troubles": Source("Troubles", lambda bot: bot.troubles.filter(kind__in=TROUBLES), _trouble, at="began"),
 }
 KINDS = {kind: source.label for kind, source in SOURCES.items()}
 
@@ -131,7 +142,8 @@ class Place(NamedTuple):
         at, _, rest = cursor.partition("_")
         rank, _, pk = rest.partition("_")
         moment, sources = parse_datetime(at), list(SOURCES.values())
-        if moment is None or moment.tzinfo is None or moment.year < 1000:
+        # Near its ends the calendar has no room for other zones.
+        if moment is None or moment.tzinfo is None or not 1000 <= moment.year < 9999:
             raise ValueError("This is no place in the timeline, nor a time with its zone.")
         if not rest:
             return cls(moment, -1, None)

@@ -31,7 +31,7 @@ QUIET = timedelta(days=2)
 
 State = Literal["good", "bad", "unknown", "off"]
 WRITE_TO_US = "If it stays so for ten minutes, restart it; if that does not help, write to us."
-UPDATE = "Restart it to bring it up to date."
+UPDATE = "We bring it up to date by ourselves: there is nothing for you to do."
 INVITE = "Invite people: each who joins follows it, and it follows them back."
 
 
@@ -55,9 +55,12 @@ class Verdict:
     words: str
 
 
-def answers(bot: Bot) -> list[Answer]:
-    """What is known of a pub that should run. One that is stopped, unpaid or not started yet is asked nothing."""
-    return list(_answers(bot)) if _runs(bot) else []
+def answers(bot: Bot, ahead: disk.Outlook | None = None) -> list[Answer]:
+    """What is known of a pub that should run. One that is stopped or unpaid is asked nothing.
+
+    `ahead`: the outlook for its disk, where somebody has it already.
+    """
+    return list(_answers(bot, ahead)) if bot.is_wanted else []
 
 
 def verdict(bot: Bot, found: list[Answer] | None = None) -> Verdict:
@@ -99,21 +102,25 @@ def _checkup(bot: Bot) -> Checkup:
     return getattr(bot, "checkup", None) or Checkup(bot_id=bot.pk)
 
 
-def _answers(bot: Bot) -> Iterator[Answer]:
+def _answers(bot: Bot, ahead: disk.Outlook | None) -> Iterator[Answer]:
     checkup = _checkup(bot)
     yield _running(bot)
+    if not _runs(bot) and checkup.answered_at is None:
+        return
     yield _reachable(bot, checkup)
-    yield _said("messages", "Do messages reach it?", checkup, _messages)
-    yield _said("feed", "Can it publish?", checkup, _feed)
-    yield _said("peers", "Who is connected to it?", checkup, _peers)
-    yield _said("followers", "Who follows it?", checkup, _followers)
-    yield _said("version", "Is its software up to date?", checkup, _version)
-    yield _disk(bot, checkup)
+    yield _said("messages", "Do messages reach it?", bot, _messages)
+    yield _said("feed", "Can it publish?", bot, _feed)
+    yield _said("peers", "Who is connected to it?", bot, _peers)
+    yield _said("followers", "Who follows it?", bot, _followers)
+    yield _said("version", "Is its software up to date?", bot, _version)
+    yield _said("disk", "Is there room on its disk?", bot, lambda _: _disk(ahead or disk.outlook(bot)))
 
 
 def _running(bot: Bot) -> Answer:
     ask = ("running", "Does it run?")
     look = shown(bot)
+    if not _runs(bot):
+        return Answer(*ask, "bad" if look.tone == "bad" else "off", bot.reason or look.meaning, at=bot.seen_at)
     if is_stale(bot):
         words = f"We can't see its machine right now. It was {look.word} when we last saw it."
         return Answer(*ask, "unknown", words, "It probably goes on running, and we keep looking.", bot.seen_at)
@@ -126,6 +133,9 @@ def _running(bot: Bot) -> Answer:
 
 def _reachable(bot: Bot, checkup: Checkup) -> Answer:
     ask = ("reachable", "Can people reach it?")
+    last = f" We last reached it {_ago(checkup.reached_at)}." if checkup.reached_at else ""
+    if not _runs(bot):
+        return Answer(*ask, "off", f"Not before it runs.{last}", at=checkup.tried_at)
     if checkup.tried_at is None or timezone.now() - checkup.tried_at > TRY_HOLDS:
         return Answer(
             *ask, "unknown", "We have not tried to reach it lately. We do so each minute.", at=checkup.tried_at
@@ -135,11 +145,10 @@ def _reachable(bot: Bot, checkup: Checkup) -> Answer:
         words = f"Yes. We greeted it at {bot.address} as an app does: it {took}."
         return Answer(*ask, "good", words, at=checkup.tried_at)
     if checkup.reached_at and checkup.tried_at - checkup.reached_at < FORGIVEN:
-        words = f"Not at our last try: {checkup.unreached} We reached it {age(checkup.reached_at)}."
+        words = f"Not at our last try: {checkup.unreached} We reached it {_ago(checkup.reached_at)}."
         return Answer(
             *ask, "unknown", words, "It may be busy, or starting again. We try again each minute.", checkup.tried_at
         )
-    last = f" We last reached it {age(checkup.reached_at)}." if checkup.reached_at else ""
     return Answer(*ask, "bad", f"No: {checkup.unreached}{last}", WRITE_TO_US, checkup.tried_at)
 
 
@@ -147,14 +156,15 @@ def _reachable(bot: Bot, checkup: Checkup) -> Answer:
 Said = tuple[State, str, str]
 
 
-def _said(name: str, question: str, checkup: Checkup, read: Callable[[Checkup], Said]) -> Answer:
+def _said(name: str, question: str, bot: Bot, read: Callable[[Checkup], Said]) -> Answer:
     """An answer that the pub gave itself. One that is too old to count is shown with its age, and without a colour."""
+    checkup = _checkup(bot)
     at, why = checkup.answered_at, checkup.unanswered
     if at is None:
         return Answer(name, question, "unknown", f"It has not told us yet.{f' {why}' if why else ''}")
     state, words, todo = read(checkup)
-    if timezone.now() - at > ANSWER_HOLDS:
-        return Answer(name, question, "unknown", f"{words} That was {age(at)}.{f' {why}' if why else ''}", at=at)
+    if timezone.now() - at > ANSWER_HOLDS or not _runs(bot):
+        return Answer(name, question, "unknown", f"{words} That was {_ago(at)}.{f' {why}' if why else ''}", at=at)
     return Answer(name, question, state, words, todo, at)
 
 
@@ -166,7 +176,7 @@ def _messages(checkup: Checkup) -> Said:
             return "off", "It has no members yet, so there is nothing to fetch.", INVITE
         return "off", "Nothing has come in since it started.", "That is normal until one of its members connects."
     holds = _count(checkup.messages, "message")
-    words = f"The last message of somebody else came in {age(checkup.synced_at)}. It holds {holds}."
+    words = f"The last message of somebody else came in {_ago(checkup.synced_at)}. It holds {holds}."
     if timezone.now() - checkup.synced_at > QUIET:
         return "off", words, "If its members write, their apps may have lost it: a new invite connects them again."
     return "good", words, ""
@@ -191,27 +201,31 @@ def _followers(checkup: Checkup) -> Said:
     return ("good", words, "") if checkup.followers else ("off", words, INVITE)
 
 
-def _disk(bot: Bot, checkup: Checkup) -> Answer:
-    outlook = disk.outlook(bot)
-    state: State = "unknown" if outlook.size is None else "bad" if outlook.level else "good"
-    return Answer("disk", "Is there room on its disk?", state, outlook.words, outlook.todo, checkup.answered_at)
+def _disk(ahead: disk.Outlook) -> Said:
+    return "unknown" if ahead.size is None else "bad" if ahead.todo else "good", ahead.words, ahead.todo
 
 
 def _version(checkup: Checkup) -> Said:
-    newest = newest_version()
-    if checkup.version == newest:
-        return "good", f"Yes: version {newest} is the newest.", ""
-    return "bad", f"No: it runs version {checkup.version or 'unknown'}, and {newest} is the newest.", UPDATE
+    """Never bad: a pass gives it the image of this installation, which may be another than the one beside this code."""
+    if checkup.version == newest_version():
+        return "good", f"Yes: it runs version {checkup.version}.", ""
+    runs = f"It runs version {checkup.version}" if checkup.version else "It does not say which version it runs"
+    return "off", f"{runs}. Ours is {newest_version()}.", UPDATE
 
 
 @cache
 def newest_version() -> str:
-    """Of the pub image: the one that this code starts pubs from."""
+    """Of the pub image that belongs to this code."""
     return json.loads((settings.BASE_DIR / "pub_image" / "package.json").read_text())["version"]
 
 
 def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}".replace(",", "\u202f")
+
+
+def _ago(at: datetime) -> str:
+    """Words are drawn anew each 20 seconds, and no age in them may be wrong between."""
+    return "less than a minute ago" if timezone.now() - at < timedelta(minutes=1) else age(at)
 
 
 def _moment(at: datetime) -> str:

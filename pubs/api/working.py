@@ -1,5 +1,6 @@
 """Is my pub working, for programs."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from pubs import working
+from pubs import disk, working
 from pubs.api.pubs import own_pubs
 
 STATES = "good, bad, unknown or off, which is neither"
@@ -25,10 +26,25 @@ class AnswerSerializer(serializers.Serializer[Any]):
     at = serializers.DateTimeField(allow_null=True, help_text="when that was found")
 
 
+class DiskSerializer(serializers.Serializer[Any]):
+    """What is not known yet is null."""
+
+    size = serializers.IntegerField(allow_null=True, help_text="bytes of its whole volume")
+    quota = serializers.IntegerField(help_text="bytes that its size entitles it to")
+    percent = serializers.FloatField(allow_null=True, help_text="how much of that it takes")
+    growth_per_day = serializers.FloatField(allow_null=True, help_text="bytes a day")
+    full_in_days = serializers.SerializerMethodField(help_text="null if it is not growing, too")
+    measured_at = serializers.DateTimeField(allow_null=True)
+
+    def get_full_in_days(self, ahead: disk.Outlook) -> float | None:
+        return ahead.full_in / timedelta(days=1) if ahead.full_in else None
+
+
 class WorkingSerializer(serializers.Serializer[Any]):
     state = serializers.CharField(help_text=STATES)
     words = serializers.CharField(help_text="all in one sentence")
-    answers = AnswerSerializer(many=True, help_text="none while the pub is not meant to run")
+    answers = AnswerSerializer(many=True, help_text="none while the pub is stopped or not paid")
+    disk = DiskSerializer()
 
 
 class WorkingView(APIView):
@@ -41,6 +57,8 @@ class WorkingView(APIView):
     def get(self, request: Request, pk: UUID) -> Response:
         bot = get_object_or_404(own_pubs(request).select_related("checkup"), pk=pk)
         working.look_closer(bot)
-        found = working.answers(bot)
+        ahead = disk.outlook(bot)
+        found = working.answers(bot, ahead)
         verdict = working.verdict(bot, found)
-        return Response(WorkingSerializer({"state": verdict.state, "words": verdict.words, "answers": found}).data)
+        said = {"state": verdict.state, "words": verdict.words, "answers": found, "disk": ahead}
+        return Response(WorkingSerializer(said).data)

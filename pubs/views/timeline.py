@@ -5,6 +5,7 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from pubs.timeline import KINDS, PAGE, read
@@ -13,6 +14,7 @@ from pubs.views.own import AuthenticatedRequest, own
 
 @login_required
 @require_safe
+@never_cache
 def timeline(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     bot = own(request, pk)
     kind, before = request.GET.get("kind", ""), request.GET.get("before", "")

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from threading import Thread
 
 import pytest
 from django.utils import timezone
@@ -10,7 +11,7 @@ from playwright.sync_api import Page, expect
 from orchestrator import collect
 from orchestrator.swarm.memory import GB
 from pubs import live
-from pubs.models import Bot, Event
+from pubs.models import Bot, Checkup, Event
 from tests.browser.swarm import StagedSwarm, sample
 
 # Each number of a frame that the page shows from now on.
@@ -107,6 +108,27 @@ def test_all_pages_of_a_pub_say_what_they_know_without_javascript(
 
     page.locator(".tabs").get_by_role("link", name="Settings").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Settings of Harbour Garden")
+
+
+def test_a_check_up_takes_neither_focus_nor_selection_from_a_reader(page: Page, running_pub: Bot) -> None:
+    page.goto(running_pub.get_absolute_url())
+    expect(page.locator("#working-peers")).to_contain_text("2 peers just now.")
+    page.locator("#working-peers p").first.evaluate(
+        "words => getSelection().setBaseAndExtent(words.firstChild, 2, words.firstChild, 7)"
+    )
+    button = page.get_by_role("button", name="Copy the address")
+    button.focus()
+    page.locator("#history summary").evaluate("summary => summary.click()")
+    Checkup.objects.update(peers=3, followers=77, handshake_ms=5)
+    # Elsewhere, as a worker would: Playwright keeps a loop in this thread.
+    worker = Thread(target=live.changed, args=[running_pub.pk])
+    worker.start()
+    worker.join()
+    expect(page.locator("#working-peers")).to_contain_text("3 peers just now.")
+    expect(page.locator("#working-followers")).to_contain_text("77 followers")
+    assert page.evaluate("getSelection().toString()") == "peers"
+    expect(button).to_be_focused()
+    expect(page.locator("#history")).to_have_attribute("open", "")
 
 
 def test_is_it_working_is_answered_while_the_page_is_open(page: Page, running_pub: Bot) -> None:

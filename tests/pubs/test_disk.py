@@ -1,10 +1,13 @@
 """How full a pub's disk is, and when it will be full."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from hypothesis import given
@@ -120,6 +123,13 @@ def test_from_80_and_95_percent_on_it_says_what_to_do(percent: float, level: int
     assert bool(outlook.todo) == bool(todo)
 
 
+@pytest.mark.parametrize(("used", "is_told"), [(6, False), (7.5, True)])
+def test_what_will_be_full_within_a_week_is_told_below_80_percent_too(used: float, is_told: bool) -> None:
+    outlook = look(used * GB, *(GB + 400 * MB * day for day in range(9)))
+    assert outlook.level == 0 and outlook.full_in
+    assert bool(outlook.todo) is is_told is (outlook.full_in <= disk.SOON)
+
+
 def test_the_largest_size_has_no_larger_one() -> None:
     assert look(9 * GB, is_largest=True).todo.startswith("It has the largest size")
 
@@ -127,7 +137,7 @@ def test_the_largest_size_has_no_larger_one() -> None:
 def test_a_full_disk_is_full_and_not_full_again() -> None:
     outlook = look(11 * GB, *(GB * day for day in range(11)))
     assert (outlook.full_in, outlook.percent) == (None, pytest.approx(110))
-    assert outlook.words == "It takes 11 GB of 10 GB. It is full."
+    assert outlook.words == "It takes 11 GB of 10 GB. That is all that its size entitles it to."
 
 
 def test_the_quota_goes_by_the_size_that_is_paid_for(make: Maker, settings: Any) -> None:
@@ -152,8 +162,9 @@ def test_an_outlook_reads_the_days_that_are_complete(make: Maker, django_assert_
     bot, other = make.bot(), make.bot()
     grow(bot)
     sample(other, timezone.now() - timedelta(days=2), 7, step=86400).save()
+    seen = Bot.objects.get(pk=bot.pk)
     with django_assert_num_queries(2):
-        outlook = disk.outlook(bot)
+        outlook = disk.outlook(seen)
     assert (outlook.size, outlook.quota) == (6 * GB, 10 * GB)
     assert outlook.growth_per_day == pytest.approx(100 * MB)
     assert disk.outlook(other).size is None
@@ -170,12 +181,25 @@ def test_today_is_no_day_yet(make: Maker) -> None:
 def test_a_page_says_the_outlook_and_what_to_do(client: Client, make: Maker) -> None:
     bot = make.bot()
     grow(bot)
-    Checkup.objects.update(disk=int(9.6 * GB))
+    Checkup.objects.update(disk=int(9.6 * GB), answered_at=timezone.now() - timedelta(days=3))
     client.force_login(make.user())
     page = client.get(reverse("pubs:history", args=[bot.pk])).content.decode()
     assert "It takes 9.6 GB of 10 GB. It grows by 100 MB a day, and is full in about 4 days." in page
     assert 'value="96">96 %</meter>' in page
+    assert re.search('Measured <span data-age="[^"]+">3 days ago</span>', page)
     assert '<p class="note bad">Choose a larger size now' in page
+
+
+def test_the_page_of_a_pub_looks_once_how_its_disk_grows(client: Client, make: Maker) -> None:
+    bot = make.bot(paid=True, status="up")
+    grow(bot)
+    Checkup.objects.update(answered_at=timezone.now())
+    client.force_login(bot.owner)
+    with CaptureQueriesContext(connection) as queries:
+        page = client.get(bot.get_absolute_url()).content.decode()
+    assert page.count("It takes 6 GB of 10 GB.") == 2  # in the panel and beside the meter
+    for table in ("pubs_statssample", "pubs_checkup"):
+        assert len([query for query in queries if f'FROM "{table}"' in query["sql"]]) == 1
 
 
 def test_of_a_disk_of_unknown_size_a_page_draws_nothing(client: Client, make: Maker) -> None:

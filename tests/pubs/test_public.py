@@ -202,7 +202,7 @@ def well(make: Maker) -> None:
     Hub.objects.create(name="hub", state=Hub.State.READY, seen_at=now, answered_at=now)
     for _ in range(19):
         make.bot(paid=True, status=Status.UP)
-    make.bot(name="Secret place", paid=True, status=Status.DOWN)
+    make.bot(name="Secret place", paid=True, status=Status.DOWN, wanted_since=ago(hours=1))
 
 
 def parts(client: Client) -> dict[str, tuple[str, str]]:
@@ -229,7 +229,7 @@ def test_nothing_of_a_customer_is_on_it(client: Client, well: None) -> None:
 
 
 def test_too_many_pubs_down_is_not_well(client: Client, well: None) -> None:
-    Bot.objects.filter(name="Pub 1").update(status=Status.DOWN)
+    Bot.objects.filter(name="Pub 1").update(status=Status.DOWN, wanted_since=ago(hours=1))
     assert parts(client)["pubs"] == ("bad", "90 % of those that should be up are up.")
     assert parts(client)["all"] == ("bad", "Not all is well: pubs.")
 
@@ -237,9 +237,31 @@ def test_too_many_pubs_down_is_not_well(client: Client, well: None) -> None:
 def test_pubs_out_of_sight_are_said_and_stopped_ones_do_not_count(client: Client, well: None) -> None:
     Bot.objects.filter(name="Pub 1").update(unknown_since=NOW)
     Bot.objects.filter(name="Secret place").update(switched_on=False)
-    assert parts(client)["pubs"][1] == (
-        "94.7 % of those that should be up are up. We can't see 5.26 %, which probably run on."
+    assert parts(client)["pubs"] == (
+        "unknown",
+        "100 % of those that should be up are up. We can't see 5.26 %, which probably run on.",
     )
+    Bot.objects.update(unknown_since=NOW)
+    assert parts(client)["pubs"] == ("unknown", "We can't see 100 %, which probably run on.")
+
+
+def test_what_is_out_of_sight_changes_nothing_where_it_can_not(client: Client, well: None, make: Maker) -> None:
+    for _ in range(21):
+        make.bot(paid=True, status=Status.UP)
+    Bot.objects.filter(name="Pub 1").update(unknown_since=NOW)
+    assert parts(client)["pubs"][0] == "good"
+    Bot.objects.exclude(name="Pub 1").update(status=Status.DOWN, wanted_since=ago(hours=1))
+    assert parts(client)["pubs"][0] == "bad"
+
+
+@pytest.mark.parametrize(
+    "lately", [{"wanted_since": None}, {"wanted_since": timezone.now()}, {"started_at": timezone.now()}]
+)
+def test_a_pub_that_just_starts_is_no_trouble_of_the_service(
+    client: Client, well: None, make: Maker, lately: dict[str, Any]
+) -> None:
+    make.bot(paid=True, **{"wanted_since": ago(hours=1), **lately})
+    assert parts(client)["pubs"] == ("good", "95 % of those that should be up are up.")
 
 
 def test_an_old_look_says_nothing_about_the_pubs(client: Client, well: None) -> None:

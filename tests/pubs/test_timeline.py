@@ -88,6 +88,22 @@ def test_a_command_that_failed_says_why_and_leads_to_its_answer(bot: Bot) -> Non
     assert line.url.endswith(f"/commands/{command.pk}/")
 
 
+def test_a_trouble_is_one_line_that_says_whether_it_is_over(bot: Bot) -> None:
+    times = {"began": at(3), "back_at": at(3), "last_at": at(3)}
+    bot.troubles.create(kind="memory", words="It used 1 GB of its 1 GB.", ended=at(9), **times)
+    bot.troubles.create(kind="unknown", **times | {"began": at(5)})
+    bot.troubles.create(kind="down", **times)  # the status tells it
+    assert [(line.kind, line.what, line.words, line.tone) for line in read(bot)] == [
+        ("troubles", "its machine is out of sight", "Not over yet.", "bad"),
+        (
+            "troubles",
+            "its memory is nearly full",
+            "It used 1 GB of its 1 GB. Over since 3 December 2026, 12:09 UTC.",
+            "off",
+        ),
+    ]
+
+
 def test_a_kind_alone_and_all_kinds_together_are_the_same_lines(bot: Bot) -> None:
     some_of_all(bot)
     assert {line for kind in KINDS for line in read(bot, kind=kind)} == set(read(bot))
@@ -123,7 +139,7 @@ def test_a_moment_begins_a_page_too(bot: Bot) -> None:
 
 @pytest.mark.parametrize(
     "nonsense",
-    ["yesterday", "2026-12-03", "2026-12-03T12:00:00", "0001-01-01T00:00:00+14:00"]
+    ["yesterday", "2026-12-03", "2026-12-03T12:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"]
     + [f"2026-12-03T12:00:00Z_{end}" for end in ("a_b", "0", "0_x", "4_7", f"0_{UUID(int=1)}", "9_1")],
 )
 def test_what_is_no_place_in_the_timeline_is_refused(bot: Bot, nonsense: str) -> None:
@@ -137,7 +153,7 @@ def test_a_page_takes_as_many_queries_for_much_as_for_little(
     for minutes in range(40):
         some_of_all(bot)
         changed(bot, "up", minutes)
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         assert len(read(bot, at(30).isoformat(), limit=25)) == 25
 
 
@@ -228,3 +244,8 @@ def test_the_api_refuses_what_it_does_not_know(api: APIClient, bot: Bot, query: 
 def test_the_api_knows_no_timeline_of_others(api: APIClient, bot: Bot, make: Maker) -> None:
     for pk in (make.bot(make.user("bob")).pk, uuid4()):
         assert api.get(f"/api/v1/pubs/{pk}/timeline/").status_code == 404
+
+
+def test_the_page_stays_in_no_cache(client: Client, bot: Bot) -> None:
+    client.force_login(bot.owner)
+    assert "no-store" in client.get(f"/pubs/{bot.pk}/timeline/")["Cache-Control"]

@@ -9,10 +9,11 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from pubs import working
+from pubs import disk, working
 from pubs.models import Bot, Checkup, Status
 from pubs.working import Answer, answers, newest_version, verdict
 from tests.support.make import Maker
+from tests.support.sample import sample
 
 pytestmark = pytest.mark.django_db
 GB = 1024**3
@@ -86,18 +87,41 @@ def test_the_words_give_the_numbers_with_their_units_and_ages(bot: Bot) -> None:
     [
         ({"switched_on": False, "status": Status.NONE}, "off"),
         ({"paid": False, "status": Status.NONE}, "off"),
-        ({"status": Status.NONE}, "off"),
-        ({"lost_at": timezone.now()}, "bad"),
-        ({"moving": True, "status": Status.NONE}, "off"),
+        ({"switched_on": False}, "off"),
     ],
 )
-def test_a_pub_that_does_not_run_is_asked_nothing_and_the_verdict_says_why(
+def test_a_pub_that_should_not_run_is_asked_nothing_and_the_verdict_says_why(
     bot: Bot, columns: dict[str, Any], state: str
 ) -> None:
     Bot.objects.filter(pk=bot.pk).update(**columns)
     bot = check(bot)
     assert answers(bot) == []
     assert verdict(bot).state == state and verdict(bot).words
+
+
+@pytest.mark.parametrize(
+    ("columns", "state"),
+    [
+        ({"rests_until": ago(minutes=-10), "reason": "It crashed six times, and rests."}, "bad"),
+        ({"lost_at": timezone.now(), "reason": "The machine that it lived on is lost."}, "bad"),
+        ({"moving": True}, "off"),
+    ],
+)
+def test_a_pub_that_can_not_run_says_why_and_what_was_known_of_it(
+    bot: Bot, columns: dict[str, Any], state: str
+) -> None:
+    Bot.objects.filter(pk=bot.pk).update(status=Status.NONE, **columns)
+    bot = check(bot)
+    running, reachable, *said = answers(bot)
+    assert (running.state, running.words) == (state, columns.get("reason", verdict(bot).words))
+    assert (reachable.state, verdict(bot).state) == ("off", state)
+    assert {each.state for each in said} == {"unknown"} and all("ago." in each.words and each.at for each in said)
+    assert "Is my pub working?" in draw(bot)
+
+
+def test_of_a_pub_that_never_ran_nothing_is_known(bot: Bot) -> None:
+    Bot.objects.filter(pk=bot.pk).update(status=Status.NONE, started_at=None)
+    assert [each.name for each in answers(Bot.objects.get())] == ["running"]
 
 
 def test_a_pub_out_of_sight_is_unknown_and_not_down(bot: Bot) -> None:
@@ -149,6 +173,16 @@ def test_what_it_said_long_ago_is_shown_with_its_age_and_without_colour(bot: Bot
     assert found.words == "7 followers, and it follows 5. That was 3 h ago. It was too busy to answer."
 
 
+@pytest.mark.parametrize("name", ["messages", "feed", "peers", "followers", "version", "disk"])
+def test_nothing_that_is_old_stays_green(bot: Bot, name: str) -> None:
+    found = answer(check(bot, answered_at=ago(days=3)), name)
+    assert found.state == "unknown" and "That was 3 days ago." in found.words and found.at
+
+
+def test_no_age_in_words_is_wrong_before_they_are_drawn_again(bot: Bot) -> None:
+    assert "came in less than a minute ago." in answer(check(bot, synced_at=ago(seconds=12)), "messages").words
+
+
 def test_one_that_has_said_nothing_yet_is_unknown(bot: Bot) -> None:
     bot = check(bot, answered_at=None, unanswered="It was starting or stopped when we asked it.")
     assert answer(bot, "peers").words == "It has not told us yet. It was starting or stopped when we asked it."
@@ -177,9 +211,12 @@ def test_a_pub_that_gets_its_feed_back_says_so(bot: Bot) -> None:
     assert verdict(bot).words == "Your pub works, but look at this: Can it publish?"
 
 
-def test_an_old_version_is_brought_up_to_date_by_a_restart(bot: Bot) -> None:
-    bot = check(bot, version="0.0.9")
-    assert "0.0.9" in answer(bot, "version").words and "Restart" in answer(bot, "version").todo
+@pytest.mark.parametrize("version", ["0.0.9", "99.0.0", ""])
+def test_another_version_is_told_and_leaves_nothing_to_do_for_its_owner(bot: Bot, version: str) -> None:
+    bot = check(bot, version=version)
+    found = answer(bot, "version")
+    assert (found.state, found.todo) == ("off", working.UPDATE) and version in found.words
+    assert verdict(bot).words == "Your pub works: it runs, and people can reach it."
 
 
 def test_a_full_disk_comes_with_its_forecast_and_what_to_do(bot: Bot) -> None:
@@ -187,12 +224,16 @@ def test_a_full_disk_comes_with_its_forecast_and_what_to_do(bot: Bot) -> None:
     assert answer(bot, "disk").state == "bad" and answer(bot, "disk").todo
 
 
+def draw(bot: Bot) -> str:
+    return render_to_string("pubs/_working.html", {"bot": bot, "disk": disk.outlook(bot)})
+
+
 def test_the_piece_of_the_page_says_each_answer_its_age_and_what_to_do(bot: Bot) -> None:
-    bot = check(bot, version="0.0.9")
-    html = render_to_string("pubs/_working.html", {"bot": bot})
+    bot = check(bot, version="0.0.9", disk=9.9 * GB)
+    html = draw(bot)
     for each in answers(bot):
         assert each.question in html
-    assert "Restart it to bring it up to date." in html
+    assert working.UPDATE in html and answer(bot, "disk").todo in html
     assert html.count("data-age=") == 8
     assert "something is wrong" in html
 
@@ -213,3 +254,22 @@ def test_nobody_else_reads_it(bot: Bot, make: Maker) -> None:
     assert client.get(f"/api/v1/pubs/{bot.pk}/working/").status_code == 401
     client.force_authenticate(make.user("bob"))
     assert client.get(f"/api/v1/pubs/{bot.pk}/working/").status_code == 404
+
+
+def test_the_json_has_the_disk_in_numbers(bot: Bot, settings: Any) -> None:
+    settings.PUB_DISK_GB = 10
+    client = APIClient()
+    client.force_authenticate(bot.owner)
+
+    def said() -> dict[str, Any]:
+        return client.get(f"/api/v1/pubs/{bot.pk}/working/").json()["disk"]
+
+    unknown = said()
+    assert (unknown["size"], unknown["quota"], unknown["full_in_days"]) == (None, 10 * GB, None)
+    assert unknown["measured_at"] is None
+    check(bot, disk=4 * GB)
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    for days in range(1, 5):
+        sample(bot, today - timedelta(days=days), step=86400, disk=(5 - days) * GB).save()
+    assert (said()["size"], said()["percent"], said()["growth_per_day"], said()["full_in_days"]) == (4 * GB, 40, GB, 6)
+    assert said()["measured_at"]

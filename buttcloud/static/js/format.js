@@ -17,7 +17,6 @@ export const units = {
   rate: (bytes) => `${size(bytes)}/s`,
   percent: (value) => `${value.toFixed(1)} %`,
   count: (value) => trimmed(value, 1),
-  processes: (number) => `${number} process${number === 1 ? "" : "es"}`,
 };
 
 export function age(seconds) {

@@ -3,7 +3,7 @@
 import { show } from "./answers.js";
 import { charts } from "./charts.js";
 import { age, units } from "./format.js";
-import { ask, parse } from "./pieces.js";
+import { ask, become, parse } from "./pieces.js";
 import { follow } from "./socket.js";
 
 const STALE = 60; // seconds, as in shown.py
@@ -26,37 +26,13 @@ function drawPub(html) {
   if (old.dataset.word !== fresh.dataset.word) {
     document.getElementById("announce").textContent = `${fresh.dataset.name}: ${fresh.dataset.word}`;
   }
-  if (essence(old) === essence(fresh)) Object.assign(old.dataset, { now: fresh.dataset.now, seen: fresh.dataset.seen ?? "" });
-  else replace(old, fresh);
-  const ages = fresh.querySelectorAll("[data-age]");
-  pub().querySelectorAll("[data-age]").forEach((place, i) => (place.dataset.age = ages[i].dataset.age));
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  become(old, fresh);
   tick();
-}
-
-// What a reader sees but for the ages, which tick by themselves: no redraw, no lost selection when nothing else changed.
-function essence(piece) {
-  const copy = piece.cloneNode(true);
-  for (const place of copy.querySelectorAll("[data-age]")) place.replaceWith("age");
-  for (const fold of copy.querySelectorAll("details")) fold.open = false;
-  for (const button of copy.querySelectorAll("[data-copy]")) button.textContent = "";
-  return copy.dataset.status + copy.innerHTML;
-}
-
-function replace(old, fresh) {
-  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
-  for (const fold of old.querySelectorAll("details[open]")) {
-    const same = fresh.querySelector(`#${fold.id}`);
-    if (same) same.open = true;
-  }
-  for (const chosen of old.querySelectorAll("input:checked")) {
-    const same = fresh.querySelector(`#${chosen.id}`);
-    if (same) same.checked = true;
-  }
-  old.replaceWith(fresh);
-  if (!focused) return;
+  if (!focused?.id || focused.isConnected) return;
   // The button that was pressed may be gone, like Stop after stopping: the next one takes its place.
   // Not one that is folded away, which takes no focus.
-  (document.getElementById(focused) ?? fresh.querySelector(".state > .actions button"))?.focus({ preventScroll: true });
+  (document.getElementById(focused.id) ?? old.querySelector(".state > .actions button"))?.focus({ preventScroll: true });
 }
 
 async function lookAgain() {
@@ -85,7 +61,10 @@ function drawStats(sample) {
 
 function tick() {
   if (document.hidden) return;
-  for (const place of document.querySelectorAll("[data-age]")) place.textContent = age(secondsSince(place.dataset.age));
+  for (const place of document.querySelectorAll("[data-age]")) {
+    const words = age(secondsSince(place.dataset.age));
+    if (place.textContent !== words) place.textContent = words;
+  }
   const { seen, mayRun, unknown } = pub().dataset;
   const old = Boolean(seen) && secondsSince(seen) > STALE;
   pub().toggleAttribute("data-stale", mayRun !== undefined && (old || unknown !== undefined));
