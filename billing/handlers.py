@@ -31,6 +31,8 @@ def something_was_paid_or_not(sender: type[Event], event: Event, **_: Any) -> No
     bot_id = gateway.bot_of(event.type, event.data["object"])
     if bot_id and Bot.objects.filter(pk=bot_id).exists():
         live.look_at_payment(bot_id)
+    if renewal := gateway.renewal_of(event.type, event.data["object"]):
+        paid.note_renewal(renewal)
 
 
 @djstripe_receiver(CUSTOMER_EVENTS)

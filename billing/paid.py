@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from billing import alarms, gateway, ladder, letters
-from billing.gateway import OWES, PaymentTrouble, Reading, Refunded, Refused, Unreachable
+from billing.gateway import OWES, PaymentTrouble, Reading, Refunded, Refused, Renewal, Unreachable
 from billing.ladder import ALIVE, MEANINGS, Facts, Rung, Terms, stand
 from billing.money import money
 from billing.words import words as how_it_stands
@@ -318,6 +318,13 @@ def remark(bot_id: UUID, words: str, key: str, by: User | None = None) -> bool:
             change.save(update_fields=["words", "by"])
         live.changed(bot_id)
     return is_new
+
+
+def note_renewal(renewal: Renewal) -> None:
+    """A payment that changes no rung has its line too, by whichever way its event comes first."""
+    if Bot.objects.filter(pk=renewal.bot_id).exists():
+        words = f"{money(renewal.amount, renewal.currency)} was paid."
+        remark(renewal.bot_id, words, key=renewal.invoice_id)
 
 
 def facts_of(bot: Bot) -> Facts:

@@ -156,6 +156,8 @@ def _hear(told: Happening) -> None:
     """One that can't be read must not hold up all that come after it, nor for long one that Stripe can't show."""
     try:
         money_back.hear(told.type, told.subject)
+        if told.renewal:
+            paid.note_renewal(told.renewal)
     except Exception as error:
         if isinstance(error, Unreachable) and timezone.now() - told.at < LATE:
             raise

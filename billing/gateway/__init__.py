@@ -16,9 +16,11 @@ from billing.gateway.events import (
     REFUND_EVENTS,
     SUBSCRIPTION_EVENTS,
     Happening,
+    Renewal,
     bot_of,
     events_after,
     newest_event,
+    renewal_of,
 )
 from billing.gateway.portal import FLOWS, Impossible, open_portal
 from billing.gateway.prices import Offer, offer_of, offers
@@ -58,6 +60,7 @@ __all__ = [
     "Reason",
     "Refunded",
     "Refused",
+    "Renewal",
     "Unreachable",
     "bot_id",
     "bot_of",
@@ -82,6 +85,7 @@ __all__ = [
     "reading",
     "refund",
     "refund_newest",
+    "renewal_of",
     "set_up",
     "set_up_catalogue",
     "subscriptions_of",

@@ -34,6 +34,16 @@ TYPES = [
 
 
 @dataclass(frozen=True)
+class Renewal:
+    """An invoice that was paid for a subscription that had begun before; the amount is in the smallest unit."""
+
+    invoice_id: str
+    bot_id: UUID
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True)
 class Happening:
     """An event: what is there to look at again. `subject` is the id of what it tells of."""
 
@@ -43,6 +53,7 @@ class Happening:
     subject: str
     bot_id: UUID | None = None
     user_id: int | None = None
+    renewal: Renewal | None = None
 
 
 def newest_event() -> str:
@@ -71,6 +82,7 @@ def happening(event: Any) -> Happening:
         subject=subject["id"],
         bot_id=bot_of(event["type"], subject),
         user_id=user_id(subject) if event["type"] in CUSTOMER_EVENTS else None,
+        renewal=renewal_of(event["type"], subject),
     )
 
 
@@ -81,3 +93,11 @@ def bot_of(kind: str, subject: Any) -> UUID | None:
     if kind in SUBSCRIPTION_EVENTS or kind == "checkout.session.completed":
         return bot_id(subject)
     return None
+
+
+def renewal_of(kind: str, subject: Any) -> Renewal | None:
+    """What an event says was paid: an invoice that is paid once stays so, however late we hear of it."""
+    if kind != "invoice.paid" or not subject["amount_paid"] or subject["billing_reason"] == "subscription_create":
+        return None
+    about = bot_of_invoice(subject)
+    return Renewal(subject["id"], about, subject["amount_paid"], subject["currency"]) if about else None

@@ -71,6 +71,18 @@ def test_one_who_pays_again_runs_with_the_next_run_though_no_webhook_came(
     assert alice.see().paid
 
 
+@pytest.mark.usefixtures("begun", "one_clock")
+def test_what_was_paid_for_a_renewal_has_one_line_and_the_first_payment_none(
+    bob: Customer, stripe: RunningLocalStripe
+) -> None:
+    stripe.advance(35 * DAY)
+    for _ in range(2):
+        Sweep.objects.update(cursor=events(stripe)[0])
+        jobs.read_events()
+    lines = bob.bot.payment_changes.filter(key__startswith="in_")
+    assert list(lines.values_list("words", flat=True)) == ["€9 was paid."]
+
+
 @pytest.mark.usefixtures("begun")
 def test_an_end_and_a_deleted_customer_are_seen(alice: Customer, bob: Customer, stripe: RunningLocalStripe) -> None:
     alice.come_back(alice.pay())

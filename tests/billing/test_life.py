@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils.formats import date_format
 
 from billing import gateway, paid
@@ -33,7 +34,13 @@ def day(moment: datetime | None) -> str:
 
 def rungs(customer: Customer) -> list[str]:
     """The rungs that its bot came to, in their order."""
-    return list(customer.bot.payment_changes.order_by("pk").values_list("new", flat=True))
+    return list(customer.bot.payment_changes.exclude(old=F("new")).order_by("pk").values_list("new", flat=True))
+
+
+def renewals(customer: Customer) -> list[str]:
+    """What its history says was paid."""
+    changes = customer.bot.payment_changes.filter(key__startswith="in_").order_by("pk")
+    return list(changes.values_list("words", flat=True))
 
 
 def invoices(stripe: RunningLocalStripe) -> list[tuple[str, int]]:
@@ -82,6 +89,7 @@ def test_a_paid_pub_is_renewed_each_month_and_nobody_hears_of_it(
     assert invoices(stripe) == [("paid", 900)] * 4
     assert bot.paid and bot.paid_until and bot.paid_until - first_end > timedelta(days=85)
     assert rungs(paid_alice) == [Rung.PAID] and steps() == []
+    assert renewals(paid_alice) == ["€9 was paid."] * 3
 
 
 def test_a_yearly_pub_is_charged_once_a_year(calendar: Calendar, alice: Customer, stripe: RunningLocalStripe) -> None:
