@@ -9,6 +9,7 @@ import hmac
 import http.client
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import time
@@ -23,6 +24,7 @@ from celery import current_app
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.encoding import iri_to_uri
 
 from mailer.models import Hook
 
@@ -31,7 +33,10 @@ ANSWER_MAX = 1024  # bytes that are read of an answer
 SIGNATURE = "Buttcloud-Signature"
 # Public by number, and yet the cloud's own service for its machines (Azure).
 OF_CLOUDS = frozenset({ipaddress.ip_address("168.63.129.16")})
+NAME = re.compile(r"[A-Za-z0-9._-]+")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All of IPv6 that is given out to the public; some older forms outside it still count as global.
+GIVEN_OUT = ipaddress.ip_network("2000::/3")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -52,8 +57,13 @@ def post(*, key: str, about: str, event: str, url: str, secret: str, body: dict[
 
 
 def forget(about: str) -> None:
-    """What has not been sent has no address any more: another one was given, or another secret."""
+    """What has not been sent has no address any more: another one was given."""
     Hook.objects.filter(about=about, sent_at=None).delete()
+
+
+def sign_anew(about: str, secret: str) -> None:
+    """What has not been sent is signed with another secret."""
+    Hook.objects.filter(about=about, sent_at=None).update(secret=secret)
 
 
 def _queue(hook_id: int) -> None:
@@ -69,6 +79,8 @@ def sign(secret: str, body: str, at: int) -> str:
 
 def check_url(url: str) -> SplitResult:
     """ValidationError for an address that we would never post to, as far as its text shows."""
+    if " " in url or not url.isprintable():
+        raise ValidationError("An address has no spaces in it, nor line breaks or the like.")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -83,15 +95,27 @@ def check_url(url: str) -> SplitResult:
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
+        if not _may_be_name(host):
+            raise ValidationError(f"{host} is no name of a machine.") from None
         return parts
     if not may_dial(literal):
         raise ValidationError("This address is not on the public internet.")
     return parts
 
 
+def _may_be_name(host: str) -> bool:
+    try:
+        return NAME.fullmatch(host.encode("idna").decode()) is not None
+    except UnicodeError:
+        return False
+
+
 def may_dial(address: Address) -> bool:
     """Whether it is anybody's but ours: no private, loopback, link-local or multicast one, however it is written."""
-    return settings.HOOK_ALLOW_PRIVATE or all(
+    if settings.HOOK_ALLOW_PRIVATE:
+        return True
+    is_given_out = address.version == 4 or address in GIVEN_OUT or address in NAT64
+    return is_given_out and all(
         each.is_global and not each.is_multicast and each not in OF_CLOUDS for each in (address, *_inside(address))
     )
 
@@ -100,7 +124,7 @@ def _inside(address: Address) -> list[Address]:
     """IPv4 addresses that an IPv6 address leads to."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    inside = [address.sixtofour, *(address.teredo or ())]
     if address in NAT64:
         inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [each for each in inside if each is not None]
@@ -176,7 +200,7 @@ def _ask(peer: socket.socket, url: SplitResult, hook: Hook) -> int:
             "Connection": "close",
             SIGNATURE: sign(hook.secret, hook.body, int(time.time())),
         }
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        target = iri_to_uri((url.path or "/") + (f"?{url.query}" if url.query else ""))
         connection.request("POST", target, body=body, headers=headers)
         answer = connection.getresponse()
         answer.read(ANSWER_MAX)

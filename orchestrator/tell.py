@@ -163,17 +163,6 @@ def _moment(at: datetime) -> str:
 
 # --- owners ----------------------------------------------------------------------------------------------------------
 LOG_LINES = 100
-LINES_KEPT = 6 * 3600
-
-
-def keep_last_lines(bot_id: UUID) -> None:
-    """Before a pub that crashed too often is stopped: its lines go with its service, and are to be mailed."""
-    if lines := logs.last_lines(bot_id, LOG_LINES):
-        cache.set(f"orchestrator.last_lines.{bot_id}", lines, LINES_KEPT)
-
-
-def _last_lines(bot_id: UUID) -> str:
-    return logs.last_lines(bot_id, LOG_LINES) or cache.get(f"orchestrator.last_lines.{bot_id}", "")
 
 
 def is_first_up(bot: Bot) -> bool:
@@ -208,7 +197,7 @@ def trouble(trouble_id: int) -> None:
     if what is None:
         return
     is_loop = row.kind == Kind.CRASH_LOOP and what in (News.BEGAN, News.FLAPS)
-    lines = _last_lines(row.bot_id) if is_loop else ""
+    lines = logs.last_lines(row.bot_id, LOG_LINES) if is_loop else ""
     unchanged = Trouble.objects.filter(
         pk=row.pk, ended=row.ended, told=row.told, told_level=row.told_level, told_flaps=row.told_flaps
     )
@@ -228,7 +217,7 @@ def _tell_owner(bot: Bot, state: State, what: News, lines: str) -> None:
     key = f"trouble:{state.kind}:{what.value}:{state.pk}:{state.times}:{state.level}"
     said = say(bot, state, what)
     notices = getattr(bot, "notices", None)
-    if notices is None or state.kind not in notices.no_mail:
+    if notices is None or state.kind in notices.mailed:
         page = settings.SITE_URL + reverse("pubs:settings", args=[bot.pk])
         mail = {**_about(bot, key), "settings_url": page, "title": said.title, "what": said.what, "words": said.words}
         if what is News.OVER:
@@ -240,8 +229,9 @@ def _tell_owner(bot: Bot, state: State, what: News, lines: str) -> None:
 
 
 # --- webhooks --------------------------------------------------------------------------------------------------------
-# Payments that changed longer ago were posted, or nobody wished it.
-PAYMENTS_LOOK = timedelta(days=1)
+PAYMENT = "payment.changed"
+# Payments that changed longer ago are no news. What was posted is known for longer (mailer.jobs.HOOKS_KEPT).
+PAYMENTS_LOOK = timedelta(days=14)
 
 
 def payments() -> None:
@@ -255,11 +245,12 @@ def payments() -> None:
         del new[key]
     for key, change in new.items():
         words = change.words or f"Your pub “{change.bot.name}”: {PAYMENT_WORDS[Rung(change.new)]}."
-        _post(change.bot, key, "payment.changed", change.new, change.at, words)
+        _post(change.bot, key, PAYMENT, change.new, change.at, words)
 
 
 def _post(bot: Bot, key: str, event: str, kind: str, since: datetime, words: str) -> None:
-    """To the address that the owner gave, if there is one."""
+    """To the address that the owner gave, if there is one and such news are wished."""
     notices = getattr(bot, "notices", None)
-    if notices and notices.hook_url:
+    topic = Notices.PAYMENT if event == PAYMENT else kind
+    if notices and notices.hook_url and topic not in notices.no_hook:
         notices.post(key, event, kind=kind, since=since, words=words)

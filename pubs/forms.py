@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -68,25 +69,33 @@ class DeleteForm(forms.Form):
         return name
 
 
-class NoticesForm(forms.Form):
-    """Which troubles of a pub its owner is mailed about."""
+NEWS = {
+    Trouble.Kind.DOWN: "it is down, and when it is up again",
+    Trouble.Kind.UNKNOWN: "its machine is out of our sight, and when we see it again",
+    Trouble.Kind.CRASH_LOOP: "it crashes again and again, with the last that it wrote",
+    Trouble.Kind.MEMORY: "its memory is nearly full",
+    Trouble.Kind.DISK: "its disk is 80 and 95 % full",
+    Notices.PAYMENT: "something happens with its payment",
+}
 
-    mail = forms.MultipleChoiceField(
-        label="Mail me when",
-        required=False,
-        choices=[
-            (Trouble.Kind.DOWN, "it is down, and when it is up again"),
-            (Trouble.Kind.UNKNOWN, "its machine is out of our sight, and when we see it again"),
-            (Trouble.Kind.CRASH_LOOP, "it crashes again and again, with the last that it wrote"),
-            (Trouble.Kind.MEMORY, "its memory is nearly full"),
-            (Trouble.Kind.DISK, "its disk is 80 and 95 % full"),
-        ],
-        widget=forms.CheckboxSelectMultiple,
-    )
+
+class NoticesForm(forms.Form):
+    """What an owner is told of a pub, by mail and by webhook."""
+
+    mail = forms.MultipleChoiceField(required=False, choices=[(kind, NEWS[kind]) for kind in Trouble.Kind])
+    hook = forms.MultipleChoiceField(required=False, choices=list(NEWS.items()))
 
     @classmethod
     def of(cls, notices: Notices) -> "NoticesForm":
-        return cls(initial={"mail": [kind for kind in Trouble.Kind.values if kind not in notices.no_mail]})
+        return cls(initial={"mail": notices.mailed, "hook": notices.posted})
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """For each kind of news what it is called, and how it is told."""
+        mailed, posted = self["mail"].value() or [], self["hook"].value() or []
+        for kind, label in NEWS.items():
+            can_choose_mail = kind != Notices.PAYMENT
+            is_mailed, is_posted = kind in mailed or not can_choose_mail, kind in posted
+            yield {"kind": kind, "label": label, "mail": is_mailed, "hook": is_posted, "choice": can_choose_mail}
 
 
 class HookForm(forms.Form):

@@ -37,6 +37,12 @@ class NoticesSerializer(serializers.Serializer[Any]):
         required=False,
         help_text="the troubles that you are mailed about",
     )
+    hook = inline_serializer(
+        "HookNotices",
+        {kind: serializers.BooleanField(required=False) for kind in Notices.POSTED},
+        required=False,
+        help_text="the news that are posted: the same troubles, and what happens with the payment",
+    )
     hook_url = serializers.CharField(
         max_length=500, allow_blank=True, required=False, help_text="where news are posted to; empty: nowhere"
     )
@@ -46,8 +52,8 @@ class NoticesSerializer(serializers.Serializer[Any]):
 
 class NoticesView(APIView):
     @extend_schema(
-        description="Which troubles of a pub you are mailed about, where news of it are posted to, and how the last "
-        "deliveries went. Mails about a payment always come.",
+        description="Which troubles of a pub you are mailed about, which news of it are posted and where to, and how "
+        "the last deliveries went. Mails about a payment always come.",
         responses=NoticesSerializer,
     )
     def get(self, request: Request, pk: UUID) -> Response:
@@ -69,15 +75,20 @@ class NoticesView(APIView):
                     notices.post_to(wishes["hook_url"])
                 except ValidationError as error:
                     raise serializers.ValidationError({"hook_url": error.messages}) from error
-            if "mail" in wishes:
-                notices.choose([kind for kind, is_on in (self._mail(notices) | wishes["mail"]).items() if is_on])
+            if "mail" in wishes or "hook" in wishes:
+                chosen = [self._mail(notices) | wishes.get("mail", {}), self._hook(notices) | wishes.get("hook", {})]
+                notices.choose(*([kind for kind, is_on in each.items() if is_on] for each in chosen))
         return self._answer(notices)
 
     @staticmethod
     def _mail(notices: Notices) -> dict[str, bool]:
-        return {kind: kind not in notices.no_mail for kind in Trouble.Kind.values}
+        return {kind: kind in notices.mailed for kind in Trouble.Kind.values}
+
+    @staticmethod
+    def _hook(notices: Notices) -> dict[str, bool]:
+        return {kind: kind in notices.posted for kind in Notices.POSTED}
 
     def _answer(self, notices: Notices) -> Response:
         deliveries = Hook.objects.filter(about=str(notices.bot_id))[:DELIVERIES]
         plain = {"hook_url": notices.hook_url, "hook_secret": notices.hook_secret, "deliveries": deliveries}
-        return Response(NoticesSerializer({"mail": self._mail(notices), **plain}).data)
+        return Response(NoticesSerializer({"mail": self._mail(notices), "hook": self._hook(notices), **plain}).data)

@@ -103,6 +103,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("no_mail", models.JSONField(blank=True, default=list)),
+                ("no_hook", models.JSONField(blank=True, default=list)),
                 ("hook_url", models.URLField(blank=True, help_text="where what happens is posted to", max_length=500)),
                 (
                     "hook_since",

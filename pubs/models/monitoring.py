@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 from mailer import hooks
@@ -194,9 +194,14 @@ def _secret() -> str:
 class Notices(models.Model):
     """What the owner of a bot wants to be told, and how. A bot without a row is as a new one."""
 
+    PAYMENT = "payment"
+    POSTED = (*Trouble.Kind.values, PAYMENT)
+
     bot = models.OneToOneField(Bot, on_delete=models.CASCADE, primary_key=True, related_name="notices")
-    # Kinds of Trouble that no mail is wished about: what is new is told until somebody says no.
+    # Kinds of Trouble that no mail is wished about: what is new is told until somebody says no. Of what is posted,
+    # changes of the payment are one more kind; mails about them always come, and are not sent from here.
     no_mail = models.JSONField(default=list, blank=True)
+    no_hook = models.JSONField(default=list, blank=True)
     hook_url = models.URLField(max_length=500, blank=True, help_text="where what happens is posted to")
     hook_since = models.DateTimeField(null=True, blank=True, help_text="what happened before is not posted")
     hook_secret = models.CharField(max_length=64, default=_secret, help_text="signs what is posted")
@@ -204,15 +209,27 @@ class Notices(models.Model):
     def __str__(self) -> str:
         return f"notices of {self.bot_id}"
 
+    @property
+    def mailed(self) -> list[str]:
+        return [kind for kind in Trouble.Kind.values if kind not in self.no_mail]
+
+    @property
+    def posted(self) -> list[str]:
+        return [kind for kind in self.POSTED if kind not in self.no_hook]
+
     # What an owner may do. Page and API call these.
 
     @classmethod
     def of(cls, bot: Bot) -> "Notices":
         return cls.objects.get_or_create(bot=bot)[0]
 
-    def choose(self, mailed: Collection[str]) -> None:
-        """Mail about these kinds of trouble and no other."""
-        self._write(no_mail=[kind for kind in Trouble.Kind.values if kind not in mailed])
+    def choose(self, mailed: Collection[str], posted: Collection[str]) -> None:
+        """Mail about these kinds of trouble, post these kinds of news, and no other."""
+        no_hook = [kind for kind in self.POSTED if kind not in posted]
+        # Payments that changed while nobody wished to know are not posted afterwards.
+        is_new = self.PAYMENT in self.no_hook and self.PAYMENT not in no_hook
+        since = {"hook_since": timezone.now()} if is_new and self.hook_url else {}
+        self._write(no_mail=[kind for kind in Trouble.Kind.values if kind not in mailed], no_hook=no_hook, **since)
 
     def post_to(self, url: str) -> None:
         """ValidationError when the address does not do. An empty one ends it."""
@@ -223,9 +240,10 @@ class Notices(models.Model):
             self._write(hook_url=url, hook_since=timezone.now() if url else None)
 
     def renew_secret(self) -> None:
-        """What waits to be posted would be signed with the old one."""
-        hooks.forget(str(self.bot_id))
-        self._write(hook_secret=_secret())
+        """What waits to be posted is signed with it too: nothing is lost."""
+        with transaction.atomic():
+            self._write(hook_secret=_secret())
+            hooks.sign_anew(str(self.bot_id), self.hook_secret)
 
     def _write(self, **columns: Any) -> None:
         Notices.objects.filter(pk=self.pk).update(**columns)

@@ -58,8 +58,8 @@ def choose_notices(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     form = NoticesForm(request.POST)
     if not form.is_valid():
         return settings_page(request, bot, notices=form)
-    Notices.of(bot).choose(form.cleaned_data["mail"])
-    messages.success(request, "That is what we mail you about now.")
+    Notices.of(bot).choose(form.cleaned_data["mail"], form.cleaned_data["hook"])
+    messages.success(request, "That is what we tell you now.")
     return back(bot, "notices")
 
 
@@ -80,7 +80,7 @@ def set_hook(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
 def renew_secret(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     bot = own(request, pk)
     Notices.of(bot).renew_secret()
-    messages.success(request, "What is posted is signed with a new secret from now on.")
+    messages.success(request, "What is posted is signed with a new secret from now on, and so is what still waits.")
     return back(bot, "hook")
 
 
@@ -123,6 +123,7 @@ def rename(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
 
 
 @login_required
+@never_cache
 def delete(request: AuthenticatedRequest, pk: UUID) -> HttpResponse:
     bot = own(request, pk)
     form = DeleteForm(request.POST or None, bot=bot)

@@ -40,11 +40,14 @@ def news() -> Iterator[str]:
 def test_an_owner_chooses_what_to_be_told(page: Page, running_pub: Bot) -> None:
     page.goto(running_pub.get_absolute_url())
     page.get_by_role("link", name="Settings").click()
-    page.get_by_label("its memory is nearly full").uncheck()
+    page.get_by_label("Mail when its memory is nearly full").uncheck()
+    page.get_by_label("Webhook when something happens with its payment").uncheck()
     page.locator("#notices").get_by_role("button", name="Save").click()
-    expect(page.get_by_text("That is what we mail you about now.")).to_be_visible()
-    expect(page.get_by_label("its memory is nearly full")).not_to_be_checked()
-    assert Notices.objects.get(bot=running_pub).no_mail == ["memory"]
+    expect(page.get_by_text("That is what we tell you now.")).to_be_visible()
+    expect(page.get_by_label("Mail when its memory is nearly full")).not_to_be_checked()
+    expect(page.get_by_label("Webhook when its memory is nearly full")).to_be_checked()
+    notices = Notices.objects.get(bot=running_pub)
+    assert (notices.no_mail, notices.no_hook) == (["memory"], ["payment"])
 
 
 def test_an_owner_gives_a_webhook_and_tests_it(page: Page, running_pub: Bot, news: str, console: Console) -> None:

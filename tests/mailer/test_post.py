@@ -119,6 +119,14 @@ def test_it_is_posted_as_json_once_and_its_secret_forgotten(posted: Post, receiv
     assert again(hook).sent_at and (hook.error, hook.secret) == ("", "")
 
 
+def test_an_address_with_other_letters_is_posted_to_as_browsers_do(posted: Post, receiver: Receiver) -> None:
+    hook = posted(url=f"{receiver.url.partition('?')[0]}/käse%20?für=mich")
+    path: list[str] = []
+    receiver.answer = lambda handler: (path.append(handler.path), receiver.answer_plainly(handler))[1]
+    jobs.post_hook(hook.pk)
+    assert again(hook).sent_at and path == ["/news/k%C3%A4se%20?f%C3%BCr=mich"]
+
+
 def test_the_same_cause_is_posted_once(posted: Post) -> None:
     assert posted().pk == posted().pk and Hook.objects.count() == 1
 
@@ -303,6 +311,7 @@ PRIVATE = [
     *("127.0.0.1", "10.0.0.8", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "0.0.0.0"),
     *("224.0.0.1", "255.255.255.255", "168.63.129.16", "::1", "::", "fe80::1", "fd00:ec2::254", "ff02::1"),
     *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::10.0.0.8", "2002:7f00:1::", "2001:db8::1"),
+    *("fec0::1", "::127.0.0.1", "::ffff:0:7f00:1", "::ffff:9.9.9.9", "64:ff9b:1::10.0.0.8"),
 ]
 
 

@@ -17,11 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer import messages
+from mailer.jobs import HOOKS_KEPT
 from mailer.models import Hook, Message
 from orchestrator import jobs, tell, troubles
 from orchestrator.models import Hub, Placement
 from orchestrator.reconcile import run_here
 from orchestrator.troubles import CALM, DAMPING, FLAPS_CALM, LASTS_AGAIN, Fact, Kind, News, State, decide, news
+from pubs.live import LogLine
 from pubs.models import Bot, Checkup, Notices, PaymentChange, StatsSample, StatusChange, Trouble
 from tests.support.make import Maker
 
@@ -439,8 +441,13 @@ def rest(bot: Bot, rests: int, until: datetime | None) -> None:
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the engine gives of a pub's log, once."""
-    there = ["12:00:00 it broke & fell"]
-    monkeypatch.setattr("orchestrator.logs.last_lines", lambda bot, count: there.pop() if there else "")
+    there = ["it broke & fell"]
+
+    def read(bot_id: Any, count: int) -> list[LogLine]:
+        at = "2026-12-03T12:00:00.000+00:00"
+        return [LogLine(key="1.0", number=0, at=at, text=there.pop(), is_error=True)] if there else []
+
+    monkeypatch.setattr("orchestrator.logs.read", read)
     return there
 
 
@@ -463,6 +470,23 @@ def test_a_crash_loop_is_told_to_owner_and_staff_with_the_last_lines_and_takes_t
     pubs.become(bot, "up")
     over()
     assert subjects()[3:] == ["“Harbour” runs well again"]
+
+
+def test_a_pub_that_rested_and_was_stopped_and_started_is_told_when_it_is_down(pubs: Pubs, lines: list[str]) -> None:
+    bot = pubs.up(name="Harbour")
+    rest(bot, 1, timezone.now() + 10 * MINUTE)
+    look()
+    Bot.objects.update(switched_on=False)
+    rest(bot, 1, None)
+    look()
+    Bot.objects.update(switched_on=True, wanted_since=timezone.now() - 20 * MINUTE)
+    pubs.become(bot, "down", minutes=16)
+    look()
+    assert subjects() == ["“Harbour” crashes again and again", "“Harbour” is down"]
+    rest(bot, 2, timezone.now() + 20 * MINUTE)
+    look()
+    assert subjects()[2:] == ["“Harbour” crashes again and again"]
+    assert [each.kind for each in Trouble.objects.filter(ended=None)] == [Kind.CRASH_LOOP]
 
 
 def test_the_last_lines_are_kept_before_a_pub_that_rests_is_taken_down(
@@ -506,7 +530,7 @@ def test_an_owner_chooses_what_to_be_mailed_about_and_staff_hear_of_a_crash_loop
 ) -> None:
     make.user("stella", is_staff=True)
     bot = pubs.up(name="Harbour")
-    Notices.of(bot).choose(["down"])
+    Notices.of(bot).choose(["down"], [])
     rest(bot, 1, timezone.now() + 10 * MINUTE)
     look()
     assert subjects() == [f"Please look at pub {bot.pk}"]
@@ -598,7 +622,7 @@ def events() -> list[tuple[str, str]]:
 def test_what_is_told_is_posted_too_whatever_is_mailed(pubs: Pubs) -> None:
     bot = pubs.up(name="Harbour")
     notices = Notices.of(bot)
-    notices.choose([])
+    notices.choose([], ["down"])
     notices.post_to("http://127.0.0.1:9/news")
     pubs.become(bot, "down")
     look()
@@ -617,3 +641,34 @@ def test_a_change_of_the_payment_is_posted_once_and_only_what_came_after_the_add
     tell.payments()
     assert events() == [("payment.changed", "grace")]
     assert "The card was declined." in Hook.objects.get().body
+
+
+def test_a_change_of_the_payment_that_nobody_posted_for_days_is_posted_then(pubs: Pubs) -> None:
+    bot = pubs.up(name="Harbour")
+    Notices.of(bot).post_to("http://127.0.0.1:9/news")
+    now = timezone.now()
+    Notices.objects.update(hook_since=now - timedelta(days=30))
+    for new, days in (("paid", 15), ("grace", 3)):
+        change = PaymentChange.objects.create(bot=bot, old="new", new=new)
+        PaymentChange.objects.filter(pk=change.pk).update(at=now - timedelta(days=days))
+    tell.payments()
+    assert events() == [("payment.changed", "grace")]
+    assert tell.PAYMENTS_LOOK < HOOKS_KEPT, "or it is posted again when its hook is forgotten"
+
+
+def test_what_no_webhook_is_wished_for_is_not_posted_nor_afterwards(pubs: Pubs) -> None:
+    bot = pubs.up(name="Harbour")
+    notices = Notices.of(bot)
+    notices.post_to("http://127.0.0.1:9/news")
+    notices.choose(["down"], ["memory"])
+    pubs.become(bot, "down")
+    PaymentChange.objects.create(bot=bot, old="paid", new="grace")
+    look()
+    tell.payments()
+    assert events() == [] and subjects() == ["“Harbour” is down"]
+    notices.choose([], ["down", "payment"])
+    tell.payments()
+    assert events() == []
+    PaymentChange.objects.create(bot=bot, old="grace", new="paid")
+    tell.payments()
+    assert events() == [("payment.changed", "paid")]

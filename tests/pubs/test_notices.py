@@ -1,5 +1,6 @@
 """What an owner chooses to be told, on the page of settings and by the API."""
 
+import re
 from html import unescape
 from typing import Any
 
@@ -40,22 +41,31 @@ def notices(bot: Bot) -> Notices:
     return Notices.objects.get(bot=bot)
 
 
-# --- mails -----------------------------------------------------------------------------------------------------------
-def test_all_is_mailed_until_somebody_says_no(owner: Client, bot: Bot) -> None:
-    assert page(owner, bot).count(" checked") == 5
-    assert post(owner, bot, "notices", mail=["down", "disk"]) == 302
+# --- what to be told -------------------------------------------------------------------------------------------------
+def checked(owner: Client, bot: Bot, by: str) -> list[str]:
+    return re.findall(rf'name="{by}" value="(\w+)"[^>]* checked>', page(owner, bot))
+
+
+def test_all_is_told_until_somebody_says_no(owner: Client, bot: Bot) -> None:
+    assert (len(checked(owner, bot, "mail")), len(checked(owner, bot, "hook"))) == (5, 6)
+    assert post(owner, bot, "notices", mail=["down", "disk"], hook=["memory", "payment"]) == 302
     assert sorted(notices(bot).no_mail) == ["crash_loop", "memory", "unknown"]
-    assert page(owner, bot).count(" checked") == 2
+    assert sorted(notices(bot).no_hook) == ["crash_loop", "disk", "down", "unknown"]
+    assert (checked(owner, bot, "mail"), checked(owner, bot, "hook")) == (["down", "disk"], ["memory", "payment"])
 
 
 def test_nothing_chosen_is_a_choice_too(owner: Client, bot: Bot) -> None:
     assert post(owner, bot, "notices") == 302
-    assert len(notices(bot).no_mail) == 5
+    assert (len(notices(bot).no_mail), len(notices(bot).no_hook)) == (5, 6)
 
 
-def test_a_kind_that_there_is_not_is_refused_at_its_field(owner: Client, bot: Bot) -> None:
-    answer = owner.post(reverse("pubs:notices", args=[bot.pk]), {"mail": ["backup"]})
+@pytest.mark.parametrize("wish", [{"mail": ["backup"]}, {"hook": ["backup"]}, {"mail": ["payment"]}])
+def test_a_kind_that_there_is_not_is_refused_and_what_was_chosen_stays_to_be_mended(
+    owner: Client, bot: Bot, wish: dict[str, list[str]]
+) -> None:
+    answer = owner.post(reverse("pubs:notices", args=[bot.pk]), {"hook": ["disk"], **wish})
     assert answer.status_code == 422 and "errorlist" in answer.content.decode()
+    assert answer.content.decode().count(" checked") == ("hook" not in wish)
     assert notices(bot).no_mail == []
 
 
@@ -73,7 +83,19 @@ def test_an_address_is_kept_and_its_secret_shown(owner: Client, bot: Bot) -> Non
     assert (notices(bot).hook_url, notices(bot).hook_since) == ("", None)
 
 
-@pytest.mark.parametrize("url", ["news.example", "ftp://news.example/", "https://me:word@news.example/", "x" * 501])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "news.example",
+        "ftp://news.example/",
+        "https://me:word@news.example/",
+        "https://news.example/a b",
+        "https://news example/",
+        "https://news|example/",
+        "https://news..example/",
+        "x" * 501,
+    ],
+)
 def test_an_address_that_does_not_do_is_refused_at_its_field_and_kept_to_be_mended(
     owner: Client, bot: Bot, url: str
 ) -> None:
@@ -90,12 +112,24 @@ def test_in_production_an_address_of_ours_is_refused(owner: Client, bot: Bot, se
     assert answer.status_code == 422 and "not on the public internet" in answer.content.decode()
 
 
-def test_a_new_secret_is_another_one_and_nothing_is_signed_with_the_old_one_any_more(owner: Client, bot: Bot) -> None:
+def test_a_new_secret_is_another_one_and_what_waits_is_signed_with_it(owner: Client, bot: Bot) -> None:
     post(owner, bot, "hook", url=URL)
     old = notices(bot).hook_secret
     post(owner, bot, "hook_test")
+    sent = Hook.objects.create(key="sent", about=str(bot.pk), url=URL, body="{}", sent_at=timezone.now())
     assert post(owner, bot, "hook_secret") == 302
-    assert notices(bot).hook_secret != old and not Hook.objects.exists()
+    assert notices(bot).hook_secret != old
+    assert {each.pk: each.secret for each in Hook.objects.all()} == {
+        sent.pk: "",
+        Hook.objects.get(event="test").pk: notices(bot).hook_secret,
+    }
+
+
+def test_what_waits_for_another_address_is_dropped(owner: Client, bot: Bot) -> None:
+    post(owner, bot, "hook", url=URL)
+    post(owner, bot, "hook_test")
+    post(owner, bot, "hook", url=URL + "/new")
+    assert not Hook.objects.exists()
 
 
 def test_the_same_address_again_drops_nothing(owner: Client, bot: Bot) -> None:
@@ -169,12 +203,16 @@ def address(bot: Bot) -> str:
 def test_the_api_says_and_takes_the_same(api: APIClient, bot: Bot) -> None:
     said = api.get(address(bot)).json()
     assert said["mail"] == dict.fromkeys(["down", "unknown", "crash_loop", "memory", "disk"], True)
+    assert said["hook"] == {**said["mail"], "payment": True}
     assert (said["hook_url"], said["deliveries"]) == ("", [])
     said = api.patch(address(bot), {"mail": {"memory": False}, "hook_url": URL}, format="json").json()
     assert (said["mail"]["memory"], said["mail"]["down"], said["hook_url"]) == (False, True, URL)
     assert notices(bot).no_mail == ["memory"]
     api.patch(address(bot), {"mail": {"memory": True}}, format="json")
     assert (notices(bot).no_mail, notices(bot).hook_url) == ([], URL)
+    said = api.patch(address(bot), {"hook": {"payment": False, "disk": False}}, format="json").json()
+    assert (said["hook"]["payment"], said["hook"]["down"]) == (False, True)
+    assert (notices(bot).no_hook, notices(bot).no_mail) == (["disk", "payment"], [])
 
 
 def test_the_api_shows_how_deliveries_went(api: APIClient, bot: Bot) -> None:
@@ -186,7 +224,14 @@ def test_the_api_shows_how_deliveries_went(api: APIClient, bot: Bot) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [{"hook_url": "nowhere"}, {"hook_url": None}, {"mail": {"down": "perhaps"}}, {"mail": ["down"]}]
+    "wish",
+    [
+        {"hook_url": "nowhere"},
+        {"hook_url": None},
+        {"hook_url": "https://news.\nexample/"},
+        {"hook": {"down": "perhaps"}},
+        {"mail": ["down"]},
+    ],
 )
 def test_the_api_refuses_what_does_not_do_and_changes_nothing(api: APIClient, bot: Bot, wish: dict[str, Any]) -> None:
     answer = api.patch(address(bot), {"mail": {"disk": False}, **wish}, format="json")
