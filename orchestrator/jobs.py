@@ -87,6 +87,10 @@ def reconcile() -> None:
                 log.error("no pass: %s", error)
                 signs.note_failed_pass(str(error))
                 hurry = False
+            except Exception as error:
+                # Staff see that passes fail, and the worker's log says where.
+                signs.note_failed_pass(f"{type(error).__name__}: {error}")
+                raise
     if hurry:
         _soon()
 
@@ -157,7 +161,7 @@ def ensure_pub_down(bot_id: str) -> None:
         if work.bot.is_wanted and not work.home.lost_at and not is_resting:
             return
         if is_resting:
-            tell.keep_last_lines(work.bot.pk)
+            logs.keep_last(work.bot.pk)
         work.claim.renew()
         swarm.connect().remove_service(work.bot.pk)
         work.is_done = True

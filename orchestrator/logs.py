@@ -5,6 +5,7 @@ All of it goes through pubs.redact here: no secret reaches a message, a cache or
 
 import asyncio
 import logging
+import time
 from collections import deque
 from contextlib import aclosing, suppress
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
+from django.core.cache import cache
 from django.utils import timezone
 
 from orchestrator import swarm
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 20
 READ_MAX = 5_000_000  # characters of one reading: the newest
+LAST = 1000  # lines that are kept of a pub that is stopped after too many crashes,
+LAST_SECONDS = 6 * 3600  # as long as the longest rest
 
 TAIL = 200  # lines of each container with which a stream begins
 KEPT = 500  # lines that somebody gets who comes later
@@ -32,28 +36,28 @@ BATCH_SECONDS = 0.1  # and the time until the next one
 BACKLOG = 500  # lines that wait to be sent; in a flood the oldest are left out
 # Lines that are read until the next message: a flood must not take the loop from all others.
 READ_AT_ONCE = 500
-AGAIN_SECONDS = 1  # until a container that ended is looked for again
-# The last lines that were read, to know them when they are read again: by the next stream, or because an engine that
-# turns to its next file in a flood gives the last one once more. As many fit into such a file.
-KNOWN = 60_000
+AGAIN_SECONDS = 1  # until a container that ended is looked for again;
+AGAIN_MAX_SECONDS = 10  # twice as long each time that there was nothing new, up to this
+FAST_CLOCK = 5  # seconds that a hub's clock may be before ours
+
+# A line's name, the same in each reading: when it was written, and which it is among those of that moment.
+Key = tuple[int, int]
 
 
 class Keys:
-    """A line's name, the same in each reading: when it was written, and which it is among those of that moment."""
-
     def __init__(self) -> None:
         self._moment = self._count = 0
 
-    def of(self, line: LogLine) -> str:
+    def of(self, line: LogLine) -> Key:
         self._count = self._count + 1 if line.nanoseconds == self._moment else 0
         self._moment = line.nanoseconds
-        return f"{line.nanoseconds}.{self._count}"
+        return self._moment, self._count
 
 
-def _fit(key: str, number: int, line: LogLine) -> live.LogLine:
+def _fit(key: Key, number: int, line: LogLine) -> live.LogLine:
     text, at = redact.line(line.text), line.at.isoformat(timespec="milliseconds")
     is_error = line.is_error or redact.tells_of_failure(text)
-    return live.LogLine(key=key, number=number, at=at, text=text, is_error=is_error)
+    return live.LogLine(key=f"{key[0]}.{key[1]}", number=number, at=at, text=text, is_error=is_error)
 
 
 # --- once ------------------------------------------------------------------------------------------------------------
@@ -73,8 +77,8 @@ def read(bot_id: UUID, count: int) -> list[live.LogLine]:
     return lines[::-1]
 
 
-async def _read(bot_id: UUID, node_id: str, count: int) -> list[tuple[str, LogLine]]:
-    keys, newest = Keys(), deque[tuple[str, LogLine]](maxlen=count)
+async def _read(bot_id: UUID, node_id: str, count: int) -> list[tuple[Key, LogLine]]:
+    keys, newest = Keys(), deque[tuple[Key, LogLine]](maxlen=count)
     try:
         async with (
             asyncio.timeout(READ_SECONDS),
@@ -87,24 +91,39 @@ async def _read(bot_id: UUID, node_id: str, count: int) -> list[tuple[str, LogLi
     return list(newest)
 
 
+def keep_last(bot_id: UUID) -> None:
+    """Before a pub that crashed too often is stopped: its lines go with its service, and are to be read after it."""
+    if lines := _last(bot_id, LAST):
+        cache.set(_kept(bot_id), lines, LAST_SECONDS)
+
+
 def last_lines(bot_id: UUID, count: int) -> str:
-    """For a mail. Empty if its engine is silent."""
+    """For a mail. Empty if its engine is silent, and nothing was kept."""
+    return redact.as_text((_last(bot_id, count) or cache.get(_kept(bot_id), []))[-count:])
+
+
+def _last(bot_id: UUID, count: int) -> list[live.LogLine]:
     try:
-        return redact.as_text(read(bot_id, count))
+        return read(bot_id, count)
     except SwarmError as error:
         log.warning("no last lines of %s: %s", bot_id, error)
-        return ""
+        return []
+
+
+def _kept(bot_id: UUID) -> str:
+    return f"logs.last.{bot_id}"
 
 
 def remember(bot_id: UUID, count: int) -> None:
     """Put its last lines where the pages look for them. Those that were there stay if there are no newer ones."""
+    before = live.newest_logs(bot_id, count) or live.Logs(at=None, lines=[], trouble="")
+    known = before["lines"] or cache.get(_kept(bot_id), [])[-count:]
     try:
-        logs = live.Logs(at=timezone.now(), lines=read(bot_id, count), trouble="")
+        logs = live.Logs(at=timezone.now(), lines=read(bot_id, count) or known, trouble="")
     except NotRunning:
-        logs = live.Logs(at=timezone.now(), lines=[], trouble="")
+        logs = live.Logs(at=timezone.now(), lines=known, trouble="")
     except SwarmError as error:
         log.warning("no lines of %s: %s", bot_id, error)
-        before = live.newest_logs(bot_id, count) or live.Logs(at=None, lines=[], trouble="")
         logs = {**before, "trouble": "We can't reach the machine that your pub lives on just now."}
     live.remember_logs(bot_id, count, logs)
 
@@ -121,12 +140,15 @@ class LogStreams:
         self.streams[bot_id] = stream = LogStream(bot_id)
         try:
             await layer().group_send(live.log_group(bot_id), stream.begun())
+            pause = AGAIN_SECONDS
             while True:
+                before = stream.number
                 try:
                     await stream.forward(node_id)
                 except SwarmError as error:
                     log.debug("no lines of %s: %s", bot_id, error)
-                await asyncio.sleep(AGAIN_SECONDS)
+                pause = AGAIN_SECONDS if stream.number > before else min(2 * pause, AGAIN_MAX_SECONDS)
+                await asyncio.sleep(pause)
         finally:
             # Not that of another hub, to which it moved.
             if self.streams.get(bot_id) is stream:
@@ -145,9 +167,11 @@ class LogStream:
     def __init__(self, bot_id: UUID) -> None:
         self.bot_id, self.id = bot_id, uuid4().hex
         self._kept = deque[live.LogLine](maxlen=KEPT)
-        self._waiting = deque[tuple[str, LogLine]]()
-        self._number = 0  # of the first that waits
-        self._known: dict[str, None] = {}  # in the order of reading
+        self._waiting = deque[tuple[Key, LogLine]]()
+        self.number = 0  # of the first that waits
+        # Of the last line of stdout and of stderr: in each they grow. Lines are read again by the next reading, and
+        # when an engine that turns to its next file in a flood gives the last one once more.
+        self._last: dict[bool, Key] = {}
         self._taken = 0  # since the last message
         self._some, self._room = asyncio.Event(), asyncio.Event()
 
@@ -171,16 +195,15 @@ class LogStream:
         finally:
             sending.cancel()
 
-    async def _take(self, key: str, line: LogLine) -> None:
-        if key in self._known:
+    async def _take(self, key: Key, line: LogLine) -> None:
+        if key <= self._last.get(line.is_error, (0, -1)):
             return
-        self._known[key] = None
-        if len(self._known) > KNOWN:
-            del self._known[next(iter(self._known))]
+        # What a clock wrote that was wrong, and was set back, hides nothing that is written after it.
+        self._last[line.is_error] = min(key, (time.time_ns() + FAST_CLOCK * 10**9, 0))
         self._waiting.append((key, line))
         if len(self._waiting) > BACKLOG:
             self._waiting.popleft()
-            self._number += 1
+            self.number += 1
         self._some.set()
         self._taken += 1
         if self._taken >= READ_AT_ONCE:
@@ -203,8 +226,8 @@ class LogStream:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         if not self._waiting:
             self._some.clear()
-        lines = [_fit(key, number, line) for number, (key, line) in enumerate(batch, self._number)]
-        self._number += len(lines)
+        lines = [_fit(key, number, line) for number, (key, line) in enumerate(batch, self.number)]
+        self.number += len(lines)
         self._kept.extend(lines)
         message = {"type": "log.lines", "stream": self.id, "lines": lines}
         await layer().group_send(live.log_group(self.bot_id), message)

@@ -19,8 +19,11 @@ BROADCASTERS = "broadcasters"
 WATCH_SECONDS = 12
 STATS_KEPT = 600
 LOGS_KEPT = 600
-# Until lines that were asked for and did not come may be asked for again.
-LOGS_ASKED = 10
+# As many lines are read as anybody but the file shows, so that all share one reading.
+LINES = 1000
+# Until lines that were asked for and did not come may be asked for again: longer than their reading and the page's
+# waiting for it together take, so that no request runs out before its answer.
+LOGS_ASKED = 40
 # Until one that wishes a closer look at a pub gets another.
 LOOK_SECONDS = 20
 
@@ -79,8 +82,14 @@ def layer() -> Any:
     return chosen
 
 
-def _send(to: str, message: dict[str, Any]) -> None:
-    async_to_sync(layer().group_send)(to, message)
+def _send(message: dict[str, Any], *groups: str) -> None:
+    """To all in one go: each go has a loop, and so a connection, of its own."""
+
+    async def send() -> None:
+        for each in groups:
+            await layer().group_send(each, message)
+
+    async_to_sync(send)()
 
 
 def _after_commit(tell: Callable[[], Any]) -> None:
@@ -88,14 +97,15 @@ def _after_commit(tell: Callable[[], Any]) -> None:
     transaction.on_commit(tell, robust=True)
 
 
-def changed(bot_id: UUID) -> None:
-    """Tell open pages to look at the bot's row again."""
-    _after_commit(lambda: _send(group(bot_id), {"type": "pub.changed"}))
+def changed(*bots: UUID) -> None:
+    """Tell open pages to look at the bots' rows again."""
+    if bots:
+        _after_commit(lambda: _send({"type": "pub.changed"}, *map(group, bots)))
 
 
 def command_changed(bot_id: UUID, command_id: UUID) -> None:
     """Tell open pages to look at the command's row again."""
-    _after_commit(lambda: _send(group(bot_id), {"type": "command.changed", "id": str(command_id)}))
+    _after_commit(lambda: _send({"type": "command.changed", "id": str(command_id)}, group(bot_id)))
 
 
 def watch_message(bot_id: UUID, what: str = "stats") -> dict[str, str]:
@@ -105,7 +115,7 @@ def watch_message(bot_id: UUID, what: str = "stats") -> dict[str, str]:
 
 def watch(bot_id: UUID) -> None:
     """Somebody looks at this pub's stats now."""
-    _after_commit(lambda: _send(BROADCASTERS, watch_message(bot_id)))
+    _after_commit(lambda: _send(watch_message(bot_id), BROADCASTERS))
 
 
 def nudge() -> None:

@@ -20,8 +20,8 @@ from pubs import live, redact
 from pubs.models import Bot, Status
 from pubs.views.own import AuthenticatedRequest, own
 
-# How many lines a page shows: as many are read as the most of them, so that all share one reading.
-CHOICES = (200, 1000)
+# How many lines a page shows.
+CHOICES = (200, live.LINES)
 DOWNLOADED = 10_000
 # A worker is asked for fresh lines and waited for; then what is known is shown, with its age.
 WAIT_SECONDS = 3.0
@@ -32,6 +32,7 @@ SOUGHT_MAX = 200
 NEVER_RAN = "Your pub has never started. What it writes stands here from its first start on."
 ON_THEIR_WAY = "We asked your pub's machine for the newest lines, and they are not here yet. Reload in a moment."
 NOTHING = "There is nothing that your pub wrote, or its machine no longer has it."
+STOPPED = "Your pub does not run now. These are the last lines that we have read of it."
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ async def logs_page(request: AuthenticatedRequest, pk: UUID) -> HttpResponseBase
     bot = await sync_to_async(own)(request, pk)
     shown = min((choice for choice in CHOICES if str(choice) == request.GET.get("lines")), default=CHOICES[0])
     sought = request.GET.get("q", "").strip()[:SOUGHT_MAX]
-    is_here = await _ask(bot, CHOICES[-1], WAIT_SECONDS)
-    logs = await sync_to_async(live.newest_logs)(bot.pk, CHOICES[-1])
-    rows = [_row(line, sought) for line in logs["lines"][-shown:]] if logs else []
+    logs, is_here = await _newest(bot, live.LINES, WAIT_SECONDS)
+    # What is sought may stand in any line that was read.
+    rows = [_row(line, sought) for line in logs["lines"][0 if sought else -shown :]] if logs else []
     context = {
         "bot": bot,
         "rows": rows,
@@ -70,8 +71,7 @@ async def logs_page(request: AuthenticatedRequest, pk: UUID) -> HttpResponseBase
 @never_cache
 async def logs_download(request: AuthenticatedRequest, pk: UUID) -> HttpResponseBase:
     bot = await sync_to_async(own)(request, pk)
-    is_here = await _ask(bot, DOWNLOADED, DOWNLOAD_WAIT_SECONDS)
-    logs = await sync_to_async(live.newest_logs)(bot.pk, DOWNLOADED)
+    logs, is_here = await _newest(bot, DOWNLOADED, DOWNLOAD_WAIT_SECONDS)
     if logs is None or logs["at"] is None:
         await sync_to_async(messages.warning)(request, _words(bot, logs, is_here))
         return redirect("pubs:logs", bot.pk)
@@ -88,17 +88,20 @@ def _row(line: live.LogLine, sought: str) -> Row:
     return Row(line, datetime.fromisoformat(line["at"]), is_found)
 
 
-async def _ask(bot: Bot, count: int, seconds: float) -> bool:
-    """Whether fresh lines came in time, or the news that there are none. No thread waits meanwhile."""
+async def _newest(bot: Bot, count: int, seconds: float) -> tuple[live.Logs | None, bool]:
+    """What is known, and whether it came in time after it was asked for. No thread waits meanwhile."""
+    before = await sync_to_async(live.newest_logs)(bot.pk, count)
     if _never_ran(bot):
-        return True
+        return before, True
     await sync_to_async(live.ask_for_logs)(bot.pk, count)
     deadline = time.monotonic() + seconds
     while await sync_to_async(live.are_logs_asked_for)(bot.pk, count):
         if time.monotonic() > deadline:
-            return False
+            return before, False
         await asyncio.sleep(LOOK_SECONDS)
-    return True
+    logs = await sync_to_async(live.newest_logs)(bot.pk, count)
+    # One that nobody answered runs out too. What says why it has nothing newer is an answer.
+    return logs, logs is not None and (logs != before or bool(logs["trouble"]))
 
 
 def _never_ran(bot: Bot) -> bool:
@@ -113,4 +116,6 @@ def _words(bot: Bot, logs: live.Logs | None, is_here: bool) -> str:
         return ON_THEIR_WAY
     if logs and logs["trouble"]:
         return f"{logs['trouble']} We look for it all the time: reload in a moment."
-    return "" if logs and logs["lines"] else NOTHING
+    if not (logs and logs["lines"]):
+        return NOTHING
+    return STOPPED if bot.status == Status.NONE else ""

@@ -1,6 +1,8 @@
 """Reading what a pub writes: who may, one stream for all who read, none for nobody, and what a flood leaves out."""
 
 import asyncio
+import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from itertools import pairwise
@@ -9,13 +11,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 
 from accounts.models import User
 from orchestrator import jobs, logs, stats
 from orchestrator.consumers import NOT_FOUND, TRY_AGAIN
-from orchestrator.log_consumer import LogsConsumer
+from orchestrator.log_consumer import WAITING, LogsConsumer
 from orchestrator.logs import LogStream
 from orchestrator.models import Hub, Placement
 from orchestrator.stats import Broadcaster
@@ -233,7 +236,8 @@ async def test_of_a_flood_the_newest_lines_come_in_few_messages_and_the_rest_is_
     reader = await Reader.of(own)
     await until_async(lambda: reader.texts == ["first"])
     began, seen = asyncio.get_running_loop().time(), len(reader.browser.got)
-    counting.written[own.pk] += [LogLine(10**18 + number, f"flood {number}") for number in range(5000)]
+    now = time.time_ns()
+    counting.written[own.pk] += [LogLine(now + number, f"flood {number}") for number in range(5000)]
     await until_async(lambda: bool(reader.texts) and reader.texts[-1] == "flood 4999")
     seconds, messages = asyncio.get_running_loop().time() - began, len(reader.browser.got) - seen
     assert messages <= seconds / logs.BATCH_SECONDS + 2
@@ -252,29 +256,95 @@ async def test_lines_that_an_engine_gives_again_in_a_flood_come_once(
 ) -> None:
     reader = await Reader.of(own)
     await until_async(lambda: reader.texts == ["first"])
-    flood = [LogLine(2 * 10**18 + number, f"flood {number}") for number in range(4000)]
-    counting.written[own.pk] += [*flood, *flood[500:], LogLine(3 * 10**18, "the last")]
+    now = time.time_ns()
+    # Those of stderr may be a little older than those of stdout before them.
+    flood = [LogLine(now + number // 2 - number % 2 * 9, f"flood {number}", number % 2 == 1) for number in range(4000)]
+    counting.written[own.pk] += [*flood, *flood[500:], LogLine(now + 10**6, "the last")]
     await until_async(lambda: bool(reader.texts) and reader.texts[-1] == "the last")
     assert len(set(reader.texts)) == len(reader.texts)
     assert reader.lines[-1]["number"] == 4001
     await reader.leave()
 
 
-async def test_a_slow_browser_misses_lines_and_delays_nobody(
+async def test_a_flood_is_known_again_without_being_kept(
+    own: Bot, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Layer:
+        async def group_send(self, group: str, message: dict[str, Any]) -> None:
+            pass
+
+    monkeypatch.setattr(logs, "layer", Layer)
+    monkeypatch.setattr(logs, "TAIL", 20_000)
+    monkeypatch.setattr(logs, "BATCH_SECONDS", 0.001)
+    now, count = time.time_ns(), 20_000
+    counting.written[own.pk] = [LogLine(now + number, "flood") for number in range(count)]
+    stream = LogStream(own.pk)
+    tracemalloc.start()
+    try:
+        reading = asyncio.create_task(stream.forward("node-1"))
+        await until_async(lambda: stream.number == count, 60)
+        assert tracemalloc.get_traced_memory()[0] < 2**20
+    finally:
+        tracemalloc.stop()
+        reading.cancel()
+
+
+async def test_what_a_clock_wrote_that_was_fast_hides_nothing_that_comes_after_it(
     own: Bot, counting: Counting, broadcaster: Broadcaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logs, "FAST_CLOCK", 0)
+    counting.written[own.pk].append(LogLine(time.time_ns() + 3600 * 10**9, "an hour before its time"))
+    reader = await Reader.of(own)
+    await until_async(lambda: len(reader.texts) == 2)
+    counting.write(own.pk, "in time")
+    await until_async(lambda: reader.texts[2:] == ["in time"])
+    await reader.leave()
+
+
+async def test_a_pub_that_does_not_run_is_looked_at_ever_more_seldom(
+    own: Bot, counting: Counting, broadcaster: Broadcaster
+) -> None:
+    reader = await Reader.of(own)
+    await until_async(lambda: reader.texts == ["first"])
+    loop, engine = asyncio.get_running_loop(), counting.nodes["node-1"]
+    engine.containers.clear()
+    ended = loop.time()
+    await until_async(lambda: counting.opened == 5)
+    assert loop.time() - ended > (1 + 2 + 4 + 8) * logs.AGAIN_SECONDS
+    # It runs again: what it wrote is read, and the next end is looked at as the first.
+    engine.containers.add(own.pk)
+    counting.write(own.pk, "second")
+    await until_async(lambda: reader.texts == ["first", "second"] and counting.open == 1)
+    opened = counting.opened
+    engine.containers.clear()
+    ended = loop.time()
+    await until_async(lambda: counting.opened > opened)
+    assert loop.time() - ended < 16 * logs.AGAIN_SECONDS
+    await reader.leave()
+
+
+async def test_a_slow_browser_misses_lines_delays_nobody_and_heaps_up_nothing(
+    own: Bot, counting: Counting, broadcaster: Broadcaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in production: for what is not taken from it the layer has no limit.
+    layer: Any = get_channel_layer()
+    monkeypatch.setattr(layer, "capacity", 0)
     monkeypatch.setattr(logs, "BATCH_SECONDS", 0.001)
     monkeypatch.setattr(memory, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(live, "WATCH_SECONDS", 5)
     slow, quick = await Reader.of(own), await Reader.of(own)
     await until_async(lambda: slow.texts == quick.texts == ["first"])
+    seen = len(slow.browser.got)
     slow.browser.takes.clear()
     for number in range(150):
         counting.write(own.pk, f"line {number}")
         await until_async(lambda number=number: quick.texts[-1] == f"line {number}", every=0)
     assert gaps(quick.lines) == 0 and slow.texts == ["first"]
+    await until_async(lambda: not any(queue.qsize() for queue in layer.channels.values()))
     slow.browser.takes.set()
-    await until_async(lambda: len(slow.texts) > 50)
+    await until_async(lambda: slow.texts[-1] == "line 149")
+    # One was on its way, and the others waited.
+    assert len(slow.browser.got) - seen <= 1 + WAITING
     counting.write(own.pk, "the last")
     await until_async(lambda: slow.texts[-1] == "the last")
     assert gaps(slow.lines) == 152 - len(slow.lines) > 0
@@ -342,6 +412,16 @@ def test_lines_that_were_known_stay_while_the_engine_is_silent(own: Bot, countin
     after = live.newest_logs(own.pk, 100)
     assert before and after and after["trouble"]
     assert (after["lines"], after["at"]) == (before["lines"], before["at"])
+
+
+def test_lines_of_a_pub_that_is_stopped_after_crashes_stay_to_be_read(own: Bot, counting: Counting) -> None:
+    logs.keep_last(own.pk)
+    Placement.objects.all().delete()
+    jobs.read_logs(str(own.pk), 100)
+    jobs.read_logs(str(own.pk), 100)
+    after = live.newest_logs(own.pk, 100)
+    assert after and [line["text"] for line in after["lines"]] == ["first"] and not after["trouble"]
+    assert logs.last_lines(own.pk, 100).endswith("  first\n")
 
 
 def test_an_engine_that_says_nothing_is_not_waited_for_for_ever(

@@ -15,6 +15,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from orchestrator.logs import READ_SECONDS
 from pubs import live, redact
 from pubs.models import Bot
 from pubs.views import logs
@@ -115,6 +116,11 @@ def test_what_is_sought_is_marked_in_any_case_and_the_rest_is_hidden(
     assert "0 of 3 lines: not found" in page(owner, bot, q="(((")
 
 
+def test_all_lines_that_were_read_are_searched(owner: Client, bot: Bot, written: Callable[..., None]) -> None:
+    written(line("herring", 1), *(line(f"line {number}", number) for number in range(2, 900)))
+    assert lines_in(page(owner, bot, q="herring")) == ["<mark>herring</mark>"]
+
+
 def test_a_worker_is_asked_once_however_many_wish_the_lines(
     owner: Client, bot: Bot, impatient: None, monkeypatch: pytest.MonkeyPatch,
     django_capture_on_commit_callbacks: Any,
@@ -150,6 +156,30 @@ def test_a_pub_that_never_started_has_no_lines_and_nobody_is_asked(owner: Client
     fresh = make.bot()
     assert "never started" in page(owner, fresh)
     assert not live.are_logs_asked_for(fresh.pk, 1000)
+
+
+@pytest.mark.parametrize("name", ["logs", "logs_download"])
+def test_a_request_that_nobody_answers_and_that_runs_out_does_not_say_that_there_is_nothing(
+    owner: Client, bot: Bot, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(live, "LOGS_ASKED", 0.05)
+    said = owner.get(reverse(f"pubs:{name}", args=[bot.pk]), follow=True).content.decode()
+    assert "not here yet" in said and "There is nothing" not in said
+
+
+def test_no_request_runs_out_before_its_answer() -> None:
+    assert live.LOGS_ASKED > READ_SECONDS + logs.DOWNLOAD_WAIT_SECONDS
+
+
+def test_of_a_pub_that_was_stopped_the_last_lines_are_shown_as_such(
+    owner: Client, bot: Bot, written: Callable[..., None]
+) -> None:
+    written(line("fatal: gone"))
+    assert "does not run now" not in page(owner, bot)
+    Bot.objects.update(status="none")
+    html = page(owner, bot)
+    assert "Your pub does not run now." in html and lines_in(html) == ["fatal: gone"]
 
 
 def test_a_pub_that_wrote_nothing_says_so(owner: Client, bot: Bot, written: Callable[..., None]) -> None:
