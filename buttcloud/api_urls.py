@@ -1,6 +1,7 @@
 """Addresses of the API."""
 
 from django.urls import path
+from django.views.decorators.cache import never_cache
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
@@ -29,3 +30,7 @@ urlpatterns = [
     path("catalogue/", CatalogueView.as_view(), name="api-catalogue"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
 ]
+# A browser's session opens the API too: what is one person's stays in no cache.
+for each in urlpatterns:
+    assert each.callback
+    each.callback = never_cache(each.callback)

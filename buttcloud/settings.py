@@ -266,7 +266,7 @@ REST_FRAMEWORK = {
 REST_KNOX = {"TOKEN_TTL": None, "AUTO_REFRESH": False}
 SPECTACULAR_SETTINGS = {
     "TITLE": "buttcloud",
-    "DESCRIPTION": "Hosted Scuttlebutt pubs: everything that the pages can do.",
+    "DESCRIPTION": "Hosted Scuttlebutt pubs, for programs of their owners.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",

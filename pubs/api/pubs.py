@@ -87,8 +87,10 @@ class PubSerializer(serializers.ModelSerializer[Bot]):
             "lost_at",
             "moving",
             "reason",
+            "rests_until",
             "address",
             "ssb_id",
+            "status_public",
             "switched_on",
             "paid",
             "rung",
@@ -99,16 +101,23 @@ class PubSerializer(serializers.ModelSerializer[Bot]):
             "paid_ends",
             "steps",
         ]
-        read_only_fields = [field for field in fields if field != "name"]
+        read_only_fields = [field for field in fields if field not in ("name", "status_public")]
 
     def create(self, validated_data: dict[str, Any]) -> Bot:
         with refusals_told():
-            return Bot.objects.create_named(self.context["request"].user, validated_data["name"])
+            bot = Bot.objects.create_named(self.context["request"].user, validated_data["name"])
+        return self._show(bot, validated_data)
 
     def update(self, bot: Bot, validated_data: dict[str, Any]) -> Bot:
         if "name" in validated_data:
             with refusals_told():
                 bot.rename(validated_data["name"])
+        return self._show(bot, validated_data)
+
+    @staticmethod
+    def _show(bot: Bot, validated_data: dict[str, Any]) -> Bot:
+        if "status_public" in validated_data:
+            bot.show_status(validated_data["status_public"])
         return bot
 
 
@@ -135,6 +144,18 @@ class StatsSerializer(serializers.Serializer[Any]):
     read_rate = serializers.FloatField()
     write_rate = serializers.FloatField()
     pids = serializers.IntegerField(help_text="processes and threads")
+
+
+class LogLineSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    text = serializers.CharField()
+    is_error = serializers.BooleanField()
+
+
+class LogsSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField(allow_null=True, help_text="when they were read; null if they never could be")
+    trouble = serializers.CharField(help_text="why there are no newer ones")
+    lines = LogLineSerializer(many=True, help_text="the newest last")
 
 
 class CommandSerializer(serializers.ModelSerializer[Command]):
@@ -215,8 +236,8 @@ def own_pubs(request: Request) -> QuerySet[Bot]:
         description="One of your pubs: what it should be, what is seen of it, and what it waits for."
     ),
     partial_update=extend_schema(
-        description="Rename a pub here, for you. What people see in their apps once it has started is changed with the "
-        "command set_profile."
+        description="Rename a pub here, for you, or open and close its public status page. The name that people see in "
+        "their apps once it has started is changed with the command set_profile."
     ),
     destroy=extend_schema(description="Delete a pub: it stops, and its subscription ends."),
 )
@@ -276,6 +297,20 @@ class PubViewSet(
         if sample is None:
             raise NotFound("Nothing is measured yet. If the pub is up, ask again in a second or two.")
         return Response(StatsSerializer(sample).data)
+
+    @extend_schema(
+        description=f"The last {live.LINES} lines that a pub wrote, without secrets. Whoever asks has them read anew; "
+        "the answer is what was read last, and may be 404 at first: ask again after a second or two.",
+        responses=LogsSerializer,
+    )
+    @action(detail=True)
+    def logs(self, request: Request, pk: str) -> Response:
+        bot = self.get_object()
+        known = live.newest_logs(bot.pk, live.LINES)
+        live.ask_for_logs(bot.pk, live.LINES)
+        if known is None:
+            raise NotFound("Nothing is read yet. If the pub has run, ask again in a second or two.")
+        return Response(LogsSerializer(known).data)
 
 
 @extend_schema_view(list=extend_schema(description="How a pub's status changed, the newest change first."))

@@ -103,7 +103,7 @@ def test_reading_shows_wish_money_and_what_is_seen(api: APIClient, bot: Bot) -> 
     assert (pub["status"], pub["reason"], pub["paid"], pub["paid_status"]) == ("down", "It crashed.", True, "active")
     assert set(pub) == {
         *("id", "name", "created", "status", "changed_at", "seen_at", "reason", "address", "ssb_id", "switched_on"),
-        *("rung", "runs_until", "kept_until"),
+        *("rung", "runs_until", "kept_until", "rests_until", "status_public"),
         *("paid", "paid_status", "paid_until", "paid_ends", "steps", "unknown_since", "lost_at", "moving"),
     }
 
@@ -113,6 +113,34 @@ def test_renaming_changes_the_name_alone(api: APIClient, bot: Bot) -> None:
     assert (answer.status_code, answer.json()["name"], answer.json()["paid"]) == (200, "Harbour", False)
     bot.refresh_from_db()
     assert (bot.name, bot.paid) == ("Harbour", False)
+
+
+def test_the_public_page_is_opened_and_closed(api: APIClient, bot: Bot) -> None:
+    for wish in (True, False):
+        said = api.patch(f"{PUBS}{bot.pk}/", {"status_public": wish}, format="json").json()
+        bot.refresh_from_db()
+        assert (said["status_public"], bot.status_public, bot.name) == (wish, wish, "Alice's pub")
+
+
+def test_a_new_pub_may_be_public_from_the_start(api: APIClient) -> None:
+    api.post(PUBS, {"name": "Harbour", "status_public": True}, format="json")
+    assert Bot.objects.get(name="Harbour").status_public
+
+
+def test_what_is_one_persons_stays_in_no_cache(api: APIClient, bot: Bot) -> None:
+    for path in ("", "working/", "notices/", "timeline/", "history/", "commands/", "changes/", "payment/"):
+        answer = api.get(f"{PUBS}{bot.pk}/{path}")
+        assert answer.status_code == 200 and "no-store" in answer["Cache-Control"], path
+
+
+def test_what_a_pub_wrote_is_read_for_whoever_asks(api: APIClient, bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api.get(f"{PUBS}{bot.pk}/logs/").status_code == 404
+    assert live.are_logs_asked_for(bot.pk, 1000)
+    line = live.LogLine(key="1.0", number=0, at="2026-12-03T14:05:06.007+00:00", text="listening", is_error=False)
+    live.remember_logs(bot.pk, 1000, live.Logs(at=timezone.now(), lines=[line], trouble=""))
+    said = api.get(f"{PUBS}{bot.pk}/logs/").json()
+    assert [each["text"] for each in said["lines"]] == ["listening"] and said["trouble"] == ""
+    assert live.are_logs_asked_for(bot.pk, 1000)
 
 
 def test_renaming_to_a_taken_or_odd_name_is_refused(api: APIClient, bot: Bot, make: Maker) -> None:

@@ -1,6 +1,7 @@
 """Production refuses to start with what a stranger could guess, and says what to set."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -180,3 +181,10 @@ def test_fresh_machines_enrol_over_https_at_a_name_that_the_site_answers_to() ->
     elsewhere = load({**COMPLETE, "ENROL_URL": "https://inside.pubs.example:8443/"})
     assert elsewhere.ALLOWED_HOSTS == ["pubs.example", "inside.pubs.example"]
     assert "ENROL_URL" in refusal({**COMPLETE, "ENROL_URL": "http://inside.pubs.example"})
+
+
+def test_each_setting_is_documented() -> None:
+    source = (settings.BASE_DIR / "buttcloud" / "settings.py").read_text()
+    read = set(re.findall(r'(?:env\.\w+|\bsecret)\(\s*"([A-Z_]+)"', source))
+    documented = set(re.findall(r"`([A-Z_]+)`", (settings.BASE_DIR / "docs" / "configure.md").read_text()))
+    assert len(read) > 50 and read - documented == set()
