@@ -283,7 +283,9 @@ def test_without_script_a_page_loads_again_only_while_its_pub_starts_or_stops(
 def test_a_refused_form_stays_as_it_was_typed(client: Client, make: Maker) -> None:
     bot = make.bot(paid=True)
     client.force_login(bot.owner)
-    text = client.post(reverse("pubs:rename", args=[bot.pk]), {"name": "x" * 65}).content.decode()
+    asked = {"name": "create_invite", "create_invite-uses": "many"}
+    text = client.post(reverse("pubs:command", args=[bot.pk]), asked).content.decode()
+    assert 'value="many"' in text
     assert 'http-equiv="refresh"' not in text
     assert f'<a href="{bot.get_absolute_url()}">Reload' in text, "the form's own address takes no plain look"
 
