@@ -25,11 +25,20 @@ NOT_FOUND = 4404
 TRY_AGAIN = 1012
 SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 
+Say = Callable[[], Awaitable[dict[str, Any] | None]]  # makes a message at the moment that the browser takes it
+
 
 class OwnPubConsumer(AsyncJsonWebsocketConsumer):
-    """Something of a pub, live, for its owner: for all others there is no such pub."""
+    """Something of a pub, live, for its owner: for all others there is no such pub.
+
+    What is to be said waits under its name for the browser to take what was said before: a newer one takes the place of
+    an older, so that a slow browser misses some, gets the newest, and delays nobody. Nothing is awaited of a browser
+    where messages are taken from the layer, for in production those that are not taken have no limit.
+    """
 
     bot_id: UUID
+    tasks: tuple[asyncio.Task[None], ...] = ()
+    closing: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_if_there(message: Any) -> None:
@@ -45,10 +54,60 @@ class OwnPubConsumer(AsyncJsonWebsocketConsumer):
         if await self._bot() is None:
             await self.close(NOT_FOUND)
             return
+        self.to_say: dict[str, Say] = {}
+        self.something = asyncio.Event()
+        await self.channel_layer.group_add(self.group, self.channel_name)
         await self.begin()
+        self.tasks = (asyncio.create_task(self._watch()), asyncio.create_task(self._say()))
+        for task in self.tasks:
+            task.add_done_callback(self._ended)
+
+    async def disconnect(self, code: int) -> None:
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await self.channel_layer.group_discard(self.group, self.channel_name)
+
+    @property
+    def group(self) -> str:
+        """Where what it passes on is sent."""
+        raise NotImplementedError
+
+    def look(self) -> dict[str, str]:
+        """What the broadcasters are told: that somebody looks, and at what."""
+        raise NotImplementedError
 
     async def begin(self) -> None:
-        """The pub is the visitor's: what follows."""
+        """The pub is the visitor's, and nothing that is sent from now on is missed: what is said first."""
+
+    async def _watch(self) -> None:
+        """Say again and again that somebody looks; the stream ends when nobody says so any more."""
+        while True:
+            # Layers forget their members after a day.
+            await self.channel_layer.group_add(self.group, self.channel_name)
+            await self.channel_layer.group_send(live.BROADCASTERS, self.look())
+            await asyncio.sleep(live.WATCH_SECONDS / 3)
+            if await self._bot() is None:
+                await self.close(NOT_FOUND)
+
+    def _soon(self, name: str, say: Say) -> None:
+        self.to_say[name] = say
+        self.something.set()
+
+    async def _say(self) -> None:
+        while True:
+            await self.something.wait()
+            self.something.clear()
+            while self.to_say:
+                say = self.to_say.pop(next(iter(self.to_say)))
+                if message := await say():
+                    await self.send_json(message)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Without it nobody checks any more who looks, or tells: the browser connects anew."""
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a page of pub %s is cut off: %s", self.bot_id, error)
+            self.closing = asyncio.create_task(self.close(TRY_AGAIN))
 
     def _look_up(self) -> Bot | None:
         """The bot, as long as it is the visitor's and the visitor is still signed in."""
@@ -63,34 +122,23 @@ class OwnPubConsumer(AsyncJsonWebsocketConsumer):
 
 
 class PubConsumer(OwnPubConsumer):
-    """A pub's page, live: stats each second, and its pieces drawn again when a row changed.
+    """A pub's page, live: stats each second, and its pieces drawn again when a row changed."""
 
-    What is to be said waits under its name for the browser to take what was said before: a newer one takes the place of
-    an older, so that a slow browser misses some, gets the newest, and delays nobody.
-    """
+    seq = 0  # of the newest stats
 
-    tasks: tuple[asyncio.Task[None], ...] = ()
-    closing: asyncio.Task[None] | None = None
+    @property
+    def group(self) -> str:
+        return live.group(self.bot_id)
+
+    def look(self) -> dict[str, str]:
+        return live.watch_message(self.bot_id)
 
     async def begin(self) -> None:
-        self.to_say: dict[str, Callable[[], Awaitable[dict[str, Any] | None]]] = {}
-        self.something = asyncio.Event()
-        self.seq = 0  # of the newest stats
-        await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
         # What happened between the page's first paint and now is not lost.
         await self.pub_changed({})
         self._soon("past", self._past)
         if sample := await sync_to_async(live.newest_stats)(self.bot_id):
             await self.stats({"sample": sample})
-        self.tasks = (asyncio.create_task(self._watch()), asyncio.create_task(self._say()))
-        for task in self.tasks:
-            task.add_done_callback(self._ended)
-
-    async def disconnect(self, code: int) -> None:
-        for task in self.tasks:
-            task.cancel()
-        if self.tasks:
-            await self.channel_layer.group_discard(live.group(self.bot_id), self.channel_name)
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """A sample touches no database: for all else channels first looks at its connections, in another thread."""
@@ -99,46 +147,13 @@ class PubConsumer(OwnPubConsumer):
         else:
             await super().dispatch(message)
 
-    async def _watch(self) -> None:
-        """Say again and again that somebody looks; the stream ends when nobody says so any more."""
-        while True:
-            # Layers forget their members after a day.
-            await self.channel_layer.group_add(live.group(self.bot_id), self.channel_name)
-            await self.channel_layer.group_send(live.BROADCASTERS, live.watch_message(self.bot_id))
-            await asyncio.sleep(live.WATCH_SECONDS / 3)
-            if await self._bot() is None:
-                await self.close(NOT_FOUND)
-
-    async def _say(self) -> None:
-        while True:
-            await self.something.wait()
-            self.something.clear()
-            while self.to_say:
-                make = self.to_say.pop(next(iter(self.to_say)))
-                if message := await make():
-                    await self.send_json(message)
-
-    def _soon(self, name: str, make: Callable[[], Awaitable[dict[str, Any] | None]]) -> None:
-        self.to_say[name] = make
-        self.something.set()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Without it nobody checks any more who looks, or tells: the browser connects anew."""
-        if not task.cancelled() and (error := task.exception()):
-            log.error("a page of pub %s is cut off: %s", self.bot_id, error)
-            self.closing = asyncio.create_task(self.close(TRY_AGAIN))
-
     async def stats(self, event: dict[str, Any]) -> None:
         sample = event["sample"]
         # Never one that is older than what the page shows, as two broadcasters may send while a hub changes hands.
         if sample["seq"] <= self.seq:
             return
         self.seq = sample["seq"]
-
-        async def say() -> dict[str, Any]:
-            return {"kind": "stats", **sample}
-
-        self._soon("stats", say)
+        self._soon("stats", ready({"kind": "stats", **sample}))
 
     async def pub_changed(self, event: dict[str, Any]) -> None:
         async def say() -> dict[str, Any] | None:
@@ -176,3 +191,10 @@ class PubConsumer(OwnPubConsumer):
         bot = self._look_up()
         command = bot.commands.filter(pk=command_id).first() if bot else None
         return render_to_string("pubs/_command.html", {"bot": bot, "command": command}) if command else ""
+
+
+def ready(message: dict[str, Any]) -> Say:
+    async def say() -> dict[str, Any]:
+        return message
+
+    return say

@@ -11,7 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import aiohttp
@@ -137,22 +137,28 @@ class Client:
     @asynccontextmanager
     async def talk(self, at_once: int = 1, silence: float | None = SILENCE_SECONDS) -> AsyncIterator["Talk"]:
         """Connections that are kept open until the block ends. `silence`: the longest that is borne; None: any."""
-        api = await asyncio.to_thread(lambda: self.api)
+        # In a thread, for both may have to be asked for first: of the engine, and of the disk.
+        api, tls = await asyncio.to_thread(lambda: (self.api, self._tls))
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
         address = "http://docker" if self.url.startswith("unix://") else self.url.replace("tcp://", "http://")
         if self.files:
             address = address.replace("http://", "https://")
-        async with aiohttp.ClientSession(connector=self._connector(at_once), timeout=limit) as session:
+        async with aiohttp.ClientSession(connector=self._connector(at_once, tls), timeout=limit) as session:
             yield Talk(self, session, f"{address}/v{api}")
 
-    def _connector(self, at_once: int) -> aiohttp.BaseConnector:
+    @cached_property
+    def _tls(self) -> ssl.SSLContext | bool:
+        """One for all talks: aiohttp only reads it."""
+        return _context(self.files) if self.files else True
+
+    def _connector(self, at_once: int, tls: ssl.SSLContext | bool) -> aiohttp.BaseConnector:
         if self.url.startswith("unix://"):
             path = self.url.removeprefix("unix://")
             return aiohttp.UnixConnector(path, limit=at_once, keepalive_timeout=KEPT_SECONDS)
         return aiohttp.TCPConnector(
             limit=at_once,
             keepalive_timeout=KEPT_SECONDS,
-            ssl=_context(self.files) if self.files else True,
+            ssl=tls,
             socket_factory=_socket,
         )
 

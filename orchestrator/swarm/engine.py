@@ -40,7 +40,7 @@ from orchestrator.swarm import (
 from orchestrator.swarm.client import ANSWER_SECONDS, PIECE, Client, engine_at, engine_on
 from orchestrator.swarm.glance import TASK, glances
 from orchestrator.swarm.logs import logs
-from orchestrator.swarm.sample import is_last_word, sample
+from orchestrator.swarm.sample import Reading, reading, sample
 from orchestrator.swarm.spec import (
     BOT,
     DEPLOYMENT,
@@ -80,7 +80,7 @@ class EngineSwarm:
         self.manager = engine_at(url or os.environ.get("DOCKER_HOST") or SOCKET)
         self._node_here = ""
         self._nodes_elsewhere: set[str] = set()
-        self._streamed: dict[str, Dict] = {}  # container → the last sample of its stream, as long as there is one
+        self._streamed: dict[str, Reading] = {}  # container → the last of its stream, as long as there is one
 
     # --- which engine ------------------------------------------------------------------------------------------------
     def _here(self, anew: bool = False) -> str:
@@ -322,7 +322,7 @@ class EngineSwarm:
     async def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[Stats]:
         engine = await asyncio.to_thread(self._engine, node_id)
         its = json.dumps({"label": [f"{BOT}={bot_id}", TASK]})
-        async with engine.talk() as talk:
+        async with engine.talk(silence=None) as talk:
             running = await talk.get("/containers/json", filters=its)
             if not running:
                 raise NotRunning("The pub is not running just now.")
@@ -330,11 +330,12 @@ class EngineSwarm:
             try:
                 async with talk.stream(f"/containers/{container}/stats", stream="true") as samples:
                     async for line in samples:
-                        raw = orjson.loads(line)
-                        if is_last_word(raw):
+                        if (now := reading(orjson.loads(line))) is None:
                             return
-                        yield sample(raw, before)
-                        self._streamed[container] = before = raw
+                        # Of one moment alone there are no rates.
+                        if before:
+                            yield sample(now, before)
+                        self._streamed[container] = before = now
             finally:
                 self._streamed.pop(container, None)
 

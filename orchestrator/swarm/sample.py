@@ -1,48 +1,40 @@
 """A sample of Docker's stats into ours: the figures of `docker stats`, on cgroup v1 and v2."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pubs.live import Stats
 
+Dict = dict[str, Any]  # one of Docker's
 
-def sample(raw: dict[str, Any], before: dict[str, Any] | None) -> Stats:
-    """`before` is the sample before it, for the rates; without one they are 0."""
-    memory = raw["memory_stats"]
+
+class Reading(NamedTuple):
+    """What we take from one of Docker's samples. It waits for the next, for the rates: the whole would cost memory, and
+    with so many small things that live on, time.
+    """
+
+    read: str  # when, as Docker wrote it
+    seconds: float  # and since 1970
+    cpu: int  # nanoseconds, of all cores
+    system: int  # and of all that ran on the machine; 0 if unknown
+    cores: int
+    memory: int
+    memory_limit: int
+    pids: int
+    # Bytes since its start.
+    rx: int
+    tx: int
+    read_bytes: int
+    write_bytes: int
+
+
+def reading(raw: Dict) -> Reading | None:
+    """None for what Docker says of a container that has ended."""
+    if not (memory := raw.get("memory_stats")):
+        return None
     details = memory.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-    at, totals = time_of(raw["read"]), _totals(raw)
-    if before:
-        seconds = (at - time_of(before["read"])).total_seconds() or 1.0
-        rates = [max(0.0, (now - then) / seconds) for now, then in zip(totals, _totals(before), strict=True)]
-    else:
-        rates = [0.0] * len(totals)
-    return Stats(
-        at=raw["read"],
-        # Of the time that it was taken at: it grows also from one stream, and one hub, to the next.
-        seq=round(at.timestamp() * 1000),
-        cpu=_cpu(raw["cpu_stats"], before["cpu_stats"] if before else raw["precpu_stats"]),
-        memory=max(0, memory.get("usage", 0) - cache),
-        memory_limit=memory.get("limit", 0),
-        pids=(raw.get("pids_stats") or {}).get("current", 0),
-        net_rx=totals[0],
-        net_tx=totals[1],
-        disk_read=totals[2],
-        disk_write=totals[3],
-        rx_rate=rates[0],
-        tx_rate=rates[1],
-        read_rate=rates[2],
-        write_rate=rates[3],
-    )
-
-
-def is_last_word(raw: dict[str, Any]) -> bool:
-    """What Docker says of a container that has ended."""
-    return not raw.get("memory_stats")
-
-
-def _totals(raw: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Bytes since its start: in and out, read and written."""
+    cpu = raw["cpu_stats"]
     rx = tx = read = write = 0
     for network in (raw.get("networks") or {}).values():
         rx += network["rx_bytes"]
@@ -52,17 +44,51 @@ def _totals(raw: dict[str, Any]) -> tuple[int, int, int, int]:
             read += entry["value"]
         elif entry["op"] in ("Write", "write"):
             write += entry["value"]
-    return rx, tx, read, write
+    return Reading(
+        raw["read"],
+        time_of(raw["read"]).timestamp(),
+        cpu["cpu_usage"]["total_usage"],
+        cpu.get("system_cpu_usage", 0),
+        cpu.get("online_cpus") or len(cpu["cpu_usage"].get("percpu_usage") or [0]),
+        max(0, memory.get("usage", 0) - cache),
+        memory.get("limit", 0),
+        (raw.get("pids_stats") or {}).get("current", 0),
+        rx,
+        tx,
+        read,
+        write,
+    )
 
 
-def _cpu(now: dict[str, Any], then: dict[str, Any]) -> float:
+def sample(now: Reading, before: Reading | None) -> Stats:
+    """`before` is the one before it, for the rates; without one they are 0."""
+    before = before or now
+    seconds = now.seconds - before.seconds or 1.0
+    return Stats(
+        at=now.read,
+        # Of the time that it was taken at: it grows also from one stream, and one hub, to the next.
+        seq=round(now.seconds * 1000),
+        cpu=_cpu(now, before),
+        memory=now.memory,
+        memory_limit=now.memory_limit,
+        pids=now.pids,
+        net_rx=now.rx,
+        net_tx=now.tx,
+        disk_read=now.read_bytes,
+        disk_write=now.write_bytes,
+        rx_rate=max(0.0, (now.rx - before.rx) / seconds),
+        tx_rate=max(0.0, (now.tx - before.tx) / seconds),
+        read_rate=max(0.0, (now.read_bytes - before.read_bytes) / seconds),
+        write_rate=max(0.0, (now.write_bytes - before.write_bytes) / seconds),
+    )
+
+
+def _cpu(now: Reading, before: Reading) -> float:
     """Percent of one core, over the time between both; 0 where there is nothing before it."""
-    if "system_cpu_usage" not in then or "system_cpu_usage" not in now:
+    passed = now.system - before.system
+    if not before.system or passed <= 0:
         return 0.0
-    used = now["cpu_usage"]["total_usage"] - then["cpu_usage"]["total_usage"]
-    passed = now["system_cpu_usage"] - then["system_cpu_usage"]
-    cores = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or [0])
-    return max(0.0, round(used / passed * cores * 100, 2)) if passed > 0 else 0.0
+    return max(0.0, round((now.cpu - before.cpu) / passed * now.cores * 100, 2))
 
 
 def time_of(written: str) -> datetime:

@@ -165,6 +165,24 @@ def test_what_is_sent_in_pieces_may_wait_for_the_disk(stage: Any, monkeypatch: p
     assert staged.taken == [20 * 2**20]
 
 
+async def test_a_stream_begins_with_what_was_measured_over_time(stage: Any) -> None:
+    def said(second: int) -> dict[str, Any]:
+        cpu = {"cpu_usage": {"total_usage": 10**8 * second}, "system_cpu_usage": 10**9 * second, "online_cpus": 1}
+        memory, networks = {"usage": 2**20, "limit": 2**30}, {"eth0": {"rx_bytes": 500 * second, "tx_bytes": 0}}
+        read = f"2026-12-03T14:05:{second:02}Z"
+        return {"read": read, "cpu_stats": cpu, "precpu_stats": {}, "memory_stats": memory, "networks": networks}
+
+    staged = stage("1.44")
+    staged.answers["info"] = lambda: (200, {"Swarm": {"ControlAvailable": True, "NodeID": "here"}})
+    staged.answers["containers/json"] = lambda: (200, [{"Id": "x"}])
+    staged.answers["containers/x/stats"] = lambda: (
+        200,
+        b"".join(json.dumps(said(n)).encode() + b"\n" for n in (1, 2, 3)),
+    )
+    samples = [sample async for sample in EngineSwarm(staged.url).stats(uuid4(), "here")]
+    assert [(sample["cpu"], sample["rx_rate"]) for sample in samples] == [(10.0, 500.0)] * 2
+
+
 # --- by certificate --------------------------------------------------------------------------------------------------
 @pytest.fixture
 def far(stage: Any, settings: Any, tmp_path: Path) -> StagedEngine:
@@ -216,6 +234,24 @@ def test_threads_that_ask_at_once_share_no_connection(far: StagedEngine) -> None
         answers = list(threads.map(lambda _: asking.call("GET", "/info"), range(8)))
     assert sorted(answer["nth"] for answer in answers) == list(range(8))
     assert far.connections == 8
+
+
+async def test_certificates_are_read_once_for_all_talks_and_never_in_the_loop(
+    far: StagedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, read_in = client.engine_on(HERE), list[int]()
+    context = client._context
+
+    def noted(files: client.Files) -> ssl.SSLContext:
+        read_in.append(threading.get_ident())
+        return context(files)
+
+    asking.ping()  # the session of threads has its own
+    monkeypatch.setattr(client, "_context", noted)
+    for _ in range(2):
+        async with asking.talk() as talk:
+            assert await talk.get("/info") == {"a": 1}
+    assert len(read_in) == 1 and threading.get_ident() not in read_in
 
 
 def test_other_certificates_count_from_now_on(far: StagedEngine, settings: Any) -> None:
