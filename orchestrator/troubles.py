@@ -192,6 +192,7 @@ def read_facts(now: datetime) -> dict[tuple[UUID, str], Fact]:
     bots = list(Bot.objects.wanted().exclude(wanted_since=None).only(*BOT_COLUMNS).order_by("pk"))
     homes = {home.bot_id: home for home in Placement.objects.all()}
     rests = crashes.words_of_rests(homes.values())
+    loops = set(Trouble.objects.filter(kind=Kind.CRASH_LOOP, ended=None).values_list("bot", flat=True))
     last_up = _last_up(bot.pk for bot in bots if bot.status != Status.UP)
     memory = _memory(now)
     disks = dict(Checkup.objects.exclude(disk=None).values_list("bot", "disk"))
@@ -199,10 +200,9 @@ def read_facts(now: datetime) -> dict[tuple[UUID, str], Fact]:
     for bot in bots:
         home = homes.get(bot.pk)
         facts[bot.pk, Kind.UNKNOWN] = _unknown(bot, now)
-        if home and home.crash_rests:
-            facts[bot.pk, Kind.CRASH_LOOP] = _crash_loop(bot, home, rests.get(bot.pk, ""), now)
-        else:
-            facts[bot.pk, Kind.CRASH_LOOP] = Fact(False if is_fresh(bot, now) else None, now)
+        facts[bot.pk, Kind.CRASH_LOOP] = _crash_loop(bot, home, rests.get(bot.pk, ""), now)
+        # The loop is the better word for what is down, as long as its owner hears of it.
+        if not (home and home.crash_rests and (bot.pk in rests or bot.pk in loops)):
             facts[bot.pk, Kind.DOWN] = _down(bot, last_up.get(bot.pk), now)
         facts[bot.pk, Kind.MEMORY] = _memory_full(home, memory.get(bot.pk), now)
         facts[bot.pk, Kind.DISK] = _disk_full(bot, disks.get(bot.pk), now)
@@ -221,9 +221,11 @@ def _unknown(bot: Bot, now: datetime) -> Fact:
     return Fact(False if bot.seen_at and now - bot.seen_at < STALE else None, now)
 
 
-def _crash_loop(bot: Bot, home: Placement, words: str, now: datetime) -> Fact:
-    """While it is tried again nobody can say; once it has stayed up for long its rests are forgotten."""
-    return Fact(True if home.crash_rest_until and bot.unknown_since is None else None, now, words=words)
+def _crash_loop(bot: Bot, home: Placement | None, words: str, now: datetime) -> Fact:
+    """`words`: why it rests. While it is tried again nobody can say; once up for long its rests are forgotten."""
+    if home and home.crash_rests:
+        return Fact(True if words and bot.unknown_since is None else None, now, words=words)
+    return Fact(False if is_fresh(bot, now) else None, now)
 
 
 def _down(bot: Bot, last_up: datetime | None, now: datetime) -> Fact:
