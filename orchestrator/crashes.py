@@ -32,11 +32,14 @@ OUT_OF_MEMORY = (
     "fewer people join."
 )
 UNHEALTHY = "It no longer answered its health check, so it was restarted."
+# So Docker calls what it finds dead when it starts: its machine lost its power.
+POWER_LOST = 255
 # By exit code.
 WORDS = {
     75: "Its volume was still in use by its last run.",
     78: "Its volume does not hold its identity. It was not started, so nothing is lost; we look at it.",
     137: "It was ended from outside.",
+    POWER_LOST: "Its machine stopped while it ran.",
 }
 OTHERWISE = "Its software failed, and ended itself (exit code {})."
 
@@ -44,9 +47,9 @@ REST = timedelta(minutes=10)
 REST_MAX = timedelta(hours=6)
 # After so long up it is well again.
 CALM = timedelta(hours=1)
-LOOPS = (
-    "It crashed {} times within {} minutes, so it was stopped. It is tried again at {} UTC, or when you restart it. "
-)
+LOOPS = "It crashed {} times within {} minutes, so it was stopped."
+LOOPED = "It crashed too often, so it was stopped."
+UNTIL = "It is tried again at {:%-d %B %Y, %H:%M} UTC, or when you restart it."
 RESTED = "Its rest is over."
 RESTARTED = "You restarted it before its rest was over."
 
@@ -65,8 +68,7 @@ def note(ended: Iterable[Ended]) -> None:
     with transaction.atomic():
         # A conflict: another broadcaster was faster.
         Event.objects.bulk_create([_event(key, each) for key, each in crashes.items()], ignore_conflicts=True)
-        for bot_id in {each.bot_id for each in crashes.values()}:
-            live.changed(bot_id)
+        live.changed(*{each.bot_id for each in crashes.values()})
     if crashes:
         live.nudge()
 
@@ -132,11 +134,13 @@ def is_resting(bot: Bot, home: Placement) -> bool:
 
 def words_of_rests(homes: Iterable[Placement]) -> dict[UUID, str]:
     """Bot → why it rests, and until when; of those that do."""
-    keys = {_rest_key(home.bot_id, home.crash_rest_until): home.bot_id for home in homes if home.crash_rest_until}
-    if not keys:
+    rests = {home.bot_id: home.crash_rest_until for home in homes if home.crash_rest_until}
+    if not rests:
         return {}
-    words = dict(Event.objects.filter(key__in=keys).values_list("key", "words"))
-    return {bot_id: words.get(key, "") for key, bot_id in keys.items()}
+    keys = {bot_id: _rest_key(bot_id, until) for bot_id, until in rests.items()}
+    words = dict(Event.objects.filter(key__in=keys.values()).values_list("key", "words"))
+    # Staff may have deleted the event; the rest goes on.
+    return {bot_id: words.get(keys[bot_id]) or f"{LOOPED} {UNTIL.format(until)}" for bot_id, until in rests.items()}
 
 
 def loop_words(bot: Bot) -> str:
@@ -195,7 +199,7 @@ def _begin(home: Placement, bot: Bot, crashes: list[str], now: datetime) -> Even
     until = now + min(REST_MAX, REST * 2 ** min(home.crash_rests, 10))
     home.crash_rest_until, home.crash_restarts = until, bot.restarts
     home.crash_rests += 1
-    words = LOOPS.format(len(crashes), settings.CRASH_MINUTES, f"{until:%-d %B %Y, %H:%M}") + f" {crashes[-1]}"
+    words = f"{LOOPS.format(len(crashes), settings.CRASH_MINUTES)} {UNTIL.format(until)} {crashes[-1]}"
     details = {"crashes": len(crashes), "rests": home.crash_rests, "until": until.isoformat()}
     return Event(
         bot=bot, kind=Event.Kind.RESTS, words=words[:500], details=details, key=_rest_key(bot.pk, until), at=now
@@ -206,9 +210,12 @@ def _loops(world: "World", bots: Mapping[UUID, Bot]) -> dict[UUID, list[str]]:
     """Bot that crashed too often → what was said of each crash."""
     recent = Event.objects.filter(kind=Event.Kind.CRASHED, at__gt=world.sight.at - _window()).order_by("at")
     crashes: defaultdict[UUID, list[str]] = defaultdict(list)
-    for bot_id, at, words in recent.values_list("bot", "at", "words"):
+    for bot_id, at, words, details in recent.values_list("bot", "at", "words", "details"):
         home = world.placements.get(bot_id)
-        if home and bot_id in bots and (home.crash_rested_at is None or at > home.crash_rested_at):
+        # A machine that loses its power again and again is no fault of the pubs on it.
+        if details.get("exit_code") == POWER_LOST or home is None or bot_id not in bots:
+            continue
+        if home.crash_rested_at is None or at > home.crash_rested_at:
             crashes[bot_id].append(words)
     return {
         bot_id: said
@@ -235,5 +242,4 @@ def _write(homes: list[Placement], events: list[Event]) -> None:
         Bot.objects.filter(pk__in=[bot.pk for bot in ended]).update(reason="")
         for bot in ended:
             bot.reason = ""
-        for home in homes:
-            live.changed(home.bot_id)
+        live.changed(*(home.bot_id for home in homes))

@@ -172,7 +172,7 @@ def _write(bots: list[Bot], news: Mapping[UUID, tuple[object, ...]], at: datetim
             if bot.address != address:
                 moved.append(bot)
             alike[(bot.changed_at if bot.status != status else None, *columns(bot)[1:])].append(bot.pk)
-            live.changed(bot.pk)
+        live.changed(*(bot.pk for bot in won))
         for (changed_at, *values), those in alike.items():
             new = dict(zip(COLUMNS[1:], values, strict=True)) | ({"changed_at": changed_at} if changed_at else {})
             Bot.objects.filter(pk__in=those).update(**new)
@@ -201,9 +201,8 @@ PLAIN_WORDS = {
     "port is already allocated": "Its port is in use on its machine by something else.",
     "address already in use": "Its port is in use on its machine by something else.",
     "No such image": "The pub software is missing on its machine.",
-    "(75)": "Its volume is still in use by its last run.",
-    "(78)": "Its volume does not hold its identity. It was not started, so nothing is lost; we look at it.",
-    KILLED: "It was ended from outside, most often because it ran out of memory. It starts again by itself.",
+    **{f"({code})": words for code, words in crashes.WORDS.items()},
+    KILLED: f"{crashes.WORDS[137]} Most often that is because it ran out of memory. It starts again by itself.",
     "non-zero exit": "It crashed. It starts again by itself.",
     "unhealthy": "It stopped answering. It starts again by itself.",
 }

@@ -27,6 +27,7 @@ from orchestrator.planner import (
     plan,
 )
 from orchestrator.reconcile import run_here, run_pass
+from orchestrator.record import in_plain_words
 from orchestrator.swarm import Ended
 from orchestrator.swarm.memory import MemorySwarm
 from orchestrator.world import observe
@@ -120,6 +121,7 @@ def test_what_the_engines_say_is_heard_by_the_twin_too(bot: Bot, memory_swarm: M
         ({"exit_code": 137}, "ended from outside"),
         ({"exit_code": 75}, "volume was still in use"),
         ({"exit_code": 78}, "does not hold its identity"),
+        ({"exit_code": 255}, "machine stopped"),
         ({"exit_code": 1}, "software failed"),
     ],
 )
@@ -210,6 +212,11 @@ def test_the_status_says_what_the_engine_knows_of_a_kill(bot: Bot, monkeypatch: 
     assert fresh(bot).reason == crashes.OUT_OF_MEMORY
 
 
+@pytest.mark.parametrize(("code", "words"), crashes.WORDS.items())
+def test_the_status_and_the_timeline_say_the_same_of_an_exit_code(code: int, words: str) -> None:
+    assert in_plain_words(f"task: non-zero exit ({code})").startswith(words)
+
+
 # --- one after the other ---------------------------------------------------------------------------------------------
 def test_a_pub_that_crashes_again_and_again_is_stopped_and_says_until_when(bot: Bot, memory_swarm: MemorySwarm) -> None:
     loop(bot)
@@ -238,6 +245,29 @@ def test_too_few_crashes_and_old_ones_stop_nothing(bot: Bot, memory_swarm: Memor
     crashes.note([ended(bot, ago(11)) for _ in range(5)])
     passes(2)
     assert bot.pk in memory_swarm.services and home_of(bot).crash_rest_until is None
+
+
+def test_a_machine_that_loses_its_power_again_and_again_sends_no_pub_into_a_rest(
+    bot: Bot, memory_swarm: MemorySwarm
+) -> None:
+    crashes.note([ended(bot, ago(0.01 * number), exit_code=255, ran=0.1) for number in range(9)])
+    passes(2)
+    assert count(bot) == 9 and home_of(bot).crash_rest_until is None
+    crashes.note([ended(bot) for _ in range(3)])
+    passes(2)
+    rests = bot.events.get(kind=Event.Kind.RESTS)
+    assert "It crashed 3 times" in rests.words and "software failed" in rests.words
+
+
+def test_a_rest_whose_event_was_deleted_goes_on_and_says_why(bot: Bot, memory_swarm: MemorySwarm) -> None:
+    loop(bot)
+    passes(2)
+    bot.events.all().delete()
+    passes(2)
+    until = home_of(bot).crash_rest_until
+    assert until and bot.pk not in memory_swarm.services
+    words = f"It crashed too often, so it was stopped. It is tried again at {until:%-d %B %Y, %H:%M} UTC"
+    assert fresh(bot).reason.startswith(words)
 
 
 def test_a_job_asked_for_before_the_rest_does_not_start_it(bot: Bot, memory_swarm: MemorySwarm) -> None:
