@@ -43,12 +43,16 @@ async def collect(node_id: str, is_streamed: Callable[[UUID], bool] = lambda bot
 @database_sync_to_async
 def _keep(glance: Glance, is_streamed: Callable[[UUID], bool]) -> None:
     try:
-        live.remember_stats({bot_id: stats for bot_id, stats in glance.stats.items() if not is_streamed(bot_id)})
         write(glance.stats, timezone.now())
         crashes.note(glance.ended)
     except Error:
         # The database is away. The next glance is the next try, and what is missing is a gap.
         log.exception("a glance at %d pubs was not kept", len(glance.stats))
+    try:
+        live.remember_stats({bot_id: stats for bot_id, stats in glance.stats.items() if not is_streamed(bot_id)})
+    except Exception:
+        # The cache is away, and there are no newest figures: history goes on without it.
+        log.exception("the newest figures of %d pubs were not kept", len(glance.stats))
 
 
 def write(stats: dict[UUID, Stats], now: datetime) -> None:

@@ -322,6 +322,23 @@ async def test_a_crash_is_noted_once(watched: Watched) -> None:
     assert await Event.objects.filter(kind=Event.Kind.CRASHED).acount() == 1
 
 
+class CacheAway:
+    def set_many(self, *args: Any) -> None:
+        raise ConnectionError("the cache is away")
+
+
+async def test_samples_and_crashes_are_kept_while_the_cache_is_away(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "cache", CacheAway())
+    bot = await Bot.objects.afirst()
+    assert bot
+    figures: dict[UUID, live.Stats] = {bot.pk: SAMPLE}
+    await collect._keep(Glance(figures, (watched.crash(bot.pk, exit_code=1),)), lambda bot_id: False)
+    assert await StatsSample.objects.acount() == 1
+    assert await Event.objects.filter(kind=Event.Kind.CRASHED).acount() == 1
+
+
 async def test_who_can_not_renew_lets_go_before_others_may_begin(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
