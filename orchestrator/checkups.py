@@ -219,5 +219,5 @@ def _whole(value: object, most: int = 2**31 - 1) -> int | None:
 def _write(checkups: list[Checkup], columns: list[str]) -> None:
     """Only these columns, in rows that may be there or not; whoever has their pages open sees it."""
     Checkup.objects.bulk_create(checkups, update_conflicts=True, unique_fields=["bot"], update_fields=columns)
-    for checkup in checkups:
-        live.changed(checkup.bot_id)
+    # Each time, for how long ago it was is said too.
+    live.changed(*(checkup.bot_id for checkup in checkups))

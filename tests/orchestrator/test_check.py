@@ -1,5 +1,6 @@
 """Looking how pubs answer: from outside by a handshake, from inside by their own word."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ from orchestrator.models import Hub, Placement, turn
 from orchestrator.reconcile import run_here, run_pass
 from orchestrator.swarm import NotRunning, Output, Unreachable
 from orchestrator.swarm.memory import MemorySwarm
+from pubs import live
 from pubs.models import Bot, Checkup, Status
 from tests.support.make import Maker
 from tests.support.pub_port import PubPort, listening, silent
@@ -314,6 +316,31 @@ def test_a_pub_that_was_just_looked_at_is_left_in_peace(bot: Bot, client: Any, m
 
 def test_open_pages_are_told_to_look_again(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("pubs.live.changed", told.append)
+    monkeypatch.setattr("pubs.live.changed", lambda *bots: told.extend(bots))
     look(bot)
     assert set(told) == {bot.pk}
+
+
+class Layer:
+    """Hears what is sent to whom, and on which loop: each has a connection of its own."""
+
+    def __init__(self) -> None:
+        self.groups: list[str] = []
+        self.loops: set[asyncio.AbstractEventLoop] = set()
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        self.groups.append(group)
+        self.loops.add(asyncio.get_running_loop())
+
+
+def test_the_pages_of_many_pubs_are_told_in_one_go(
+    make: Maker, port: PubPort, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    many(make, port, 5)
+    layer = Layer()
+    monkeypatch.setattr(live, "layer", lambda: layer)
+    with django_capture_on_commit_callbacks(execute=True):
+        checkups.try_due()
+    assert sorted(layer.groups) == sorted(live.group(bot.pk) for bot in Bot.objects.all())
+    # One for those that were reached, one for the others.
+    assert len(layer.loops) == 2
