@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Min
+from django.db.models import Count, Min, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
 from mailer.models import TRIES_MAX, Hook, Message
@@ -238,17 +238,15 @@ def _look_of(pub: dict[str, Any], now: datetime) -> Look:
 def _hubs(pubs: list[dict[str, Any]], looks: Mapping[UUID, Look], now: datetime) -> list[HubFacts]:
     homes: defaultdict[int, list[Home]] = defaultdict(list)
     disk: Counter[int] = Counter()
-    hub_of: dict[UUID, int] = {}
     for pub in pubs:
         home = Home(pub["pk"], pub["name"], looks[pub["pk"]], pub["placement__places"] or 0)
         if (hub := pub["placement__hub"]) and not pub["placement__lost_at"]:
             homes[hub].append(home)
-            hub_of[pub["pk"]] = hub
             disk[hub] += pub["checkup__disk"] or 0
         if hub := pub["placement__moving_to"]:
             homes[hub].append(Home(home.bot, home.name, home.look, home.places, arrives=True))
     kept = _by("hub", Placement.objects.exclude(bot__deleted_at=None))
-    measured = _measured(hub_of, now)
+    measured = _measured(now)
     return [
         HubFacts(
             hub=hub,
@@ -262,17 +260,15 @@ def _hubs(pubs: list[dict[str, Any]], looks: Mapping[UUID, Look], now: datetime)
     ]
 
 
-def _measured(hub_of: Mapping[UUID, int], now: datetime) -> dict[int, Measured]:
-    """Hub → what the newest sample of each of its pubs adds up to."""
-    fresh = StatsSample.objects.filter(step=10, at__gt=now - SAMPLED_WITHIN).order_by("at")
-    newest = {bot: (memory, cpu) for bot, memory, cpu in fresh.values_list("bot", "memory", "cpu")}
-    sums: dict[int, Measured] = {}
-    for bot, (memory, cpu) in newest.items():
-        if hub := hub_of.get(bot):
-            so_far = sums.get(hub, Measured())
-            # Percent of one core.
-            sums[hub] = Measured(so_far.pubs + 1, so_far.memory + memory, so_far.cpu + cpu / 100)
-    return sums
+def _measured(now: datetime) -> dict[int, Measured]:
+    """Hub → what the newest sample of each of its pubs adds up to. The database adds: there are six samples a pub."""
+    fresh = StatsSample.objects.filter(step=10, at__gt=now - SAMPLED_WITHIN)
+    newest = fresh.filter(bot=OuterRef("bot")).order_by("-at").values("at")[:1]
+    placed = Q(bot__deleted_at=None, bot__placement__hub__isnull=False, bot__placement__lost_at=None)
+    by_hub = fresh.filter(placed, at=Subquery(newest)).order_by().values_list("bot__placement__hub")
+    sums = by_hub.annotate(Count("pk"), Sum("memory"), Sum("cpu"))
+    # A sample's is percent of one core.
+    return {hub: Measured(pubs, memory, cpu / 100) for hub, pubs, memory, cpu in sums}
 
 
 def _watchers(hubs: Iterable[HubFacts], now: datetime) -> list[Watcher]:

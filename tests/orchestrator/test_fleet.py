@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from buttcloud import workers
@@ -99,6 +101,25 @@ def test_memory_promised_is_that_of_the_places_and_used_that_of_the_newest_sampl
 def test_old_samples_say_nothing_about_now(place: Place) -> None:
     measure(place(), 900, seconds_ago=90)
     assert only().measured.pubs == 0
+
+
+def test_what_was_lost_or_deleted_or_has_no_place_is_not_measured(place: Place, make: Maker) -> None:
+    for bot in (place({"lost_at": LONG_AGO}), place(deleted_at=LONG_AGO), make.bot(paid=True)):
+        measure(bot, 900)
+    assert only().measured == fleet.Measured()
+
+
+def test_the_figures_of_many_pubs_are_read_as_one_row_a_hub(place: Place) -> None:
+    for _ in range(4):
+        bot = place()
+        for seconds in (3, 13, 23):
+            measure(bot, 10, seconds_ago=seconds)
+    with CaptureQueriesContext(connection) as captured:
+        assert only().measured.memory == 40
+    [samples] = [query["sql"] for query in captured if StatsSample._meta.db_table in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute(samples)
+        assert len(cursor.fetchall()) == 1
 
 
 def test_a_place_is_taken_on_both_hubs_while_a_pub_moves(place: Place) -> None:
@@ -261,6 +282,14 @@ def test_a_pass_that_fails_is_told_until_one_goes_well(db: None, monkeypatch: py
     assert failed and failed.error == "no manager" and fleet.look().last_pass is None
     jobs.reconcile()
     assert fleet.look().failed_pass is None and fleet.look().last_pass
+
+
+def test_a_pass_that_breaks_is_told_too(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "run_pass", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        jobs.reconcile()
+    failed = fleet.look().failed_pass
+    assert failed and failed.error == "ZeroDivisionError: division by zero"
 
 
 # --- page ------------------------------------------------------------------------------------------------------------
