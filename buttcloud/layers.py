@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer
@@ -42,7 +43,18 @@ class ThreadSafeInMemoryChannelLayer(InMemoryChannelLayer):
         await self._at_home(super().send, channel, message)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        await self._at_home(super().group_send, group, message)
+        await self._at_home(self._to_all, group, message)
+
+    async def _to_all(self, group: str, message: dict[str, Any]) -> None:
+        """The parent makes a task and a copy for each member; nobody changes a message, and none need be waited for."""
+        self.require_valid_group_name(group)
+        self._clean_expired()
+        expires = time.time() + self.expiry
+        for channel in self.groups.get(group, ()):
+            if channel not in self.channels:
+                self.channels[channel] = asyncio.Queue(self.get_capacity(channel))
+            with suppress(asyncio.QueueFull):
+                self.channels[channel].put_nowait((expires, message))
 
     async def group_add(self, group: str, channel: str) -> None:
         await self._at_home(super().group_add, group, channel)

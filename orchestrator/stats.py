@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 REJOIN_SECONDS = 600
 # Until a stopped pub that somebody looks at is tried again.
 RETRY_SECONDS = 2
-TEND_SECONDS = 1
+TEND_SECONDS = 2
 
 Watch = tuple[str, UUID]  # what somebody looks at, and of which pub
 # Passes on what there is of a pub on a node, until its container ends.
@@ -144,7 +144,7 @@ class Broadcaster:
 
     # --- what is streamed --------------------------------------------------------------------------------------------
     async def _tend(self) -> None:
-        """Each second: end what nobody looks at any more, and let pages without a socket see the newest figures."""
+        """Now and then: end what nobody looks at any more, and let pages without a socket see the newest figures."""
         while True:
             now = asyncio.get_running_loop().time()
             self.until = {watch: until for watch, until in self.until.items() if until > now}

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from orchestrator.swarm import Ended, Glance, NotRunning
 from orchestrator.swarm.client import Client, Talk
-from orchestrator.swarm.sample import is_last_word, sample, time_of
+from orchestrator.swarm.sample import Reading, reading, sample, time_of
 from orchestrator.swarm.spec import BOT, DEPLOYMENT, uuid_or_none
 from pubs.live import Stats
 
@@ -28,9 +28,9 @@ TASK = "com.docker.swarm.task.id"  # Swarm's mark on containers of services: not
 
 
 async def glances(
-    engine: Client, node_id: str, seconds: float, streamed: Mapping[str, Dict] = MappingProxyType({})
+    engine: Client, node_id: str, seconds: float, streamed: Mapping[str, Reading] = MappingProxyType({})
 ) -> AsyncIterator[Glance]:
-    """`streamed`: container → its last sample, of those that a stream is open for: they need not be asked."""
+    """`streamed`: container → the last of it, of those that a stream is open for: they need not be asked."""
     async with engine.talk(AT_ONCE) as talk:
         looks = Looks(talk, streamed)
         while True:
@@ -48,9 +48,9 @@ def until_next(now: float, seconds: float, node_id: str) -> float:
 class Looks:
     """Looks at one engine. What the last one saw is kept, for the rates and so that nothing is asked twice."""
 
-    def __init__(self, talk: Talk, streamed: Mapping[str, Dict] = MappingProxyType({})) -> None:
+    def __init__(self, talk: Talk, streamed: Mapping[str, Reading] = MappingProxyType({})) -> None:
         self.talk, self.streamed = talk, streamed
-        self.before: dict[str, Dict] = {}  # running container → its last sample
+        self.before: dict[str, Reading] = {}  # running container → the last of it
         self.ended: dict[str, Ended] = {}
 
     async def next(self) -> Glance:
@@ -59,28 +59,28 @@ class Looks:
         bots = {each["Id"]: bot_id for each in found if (bot_id := uuid_or_none(each["Labels"][BOT]))}
         running = [each["Id"] for each in found if each["Id"] in bots and each["State"] == "running"]
         ended = [each["Id"] for each in found if each["Id"] in bots and each["State"] in ("exited", "dead")]
-        samples = await self._ask(running, self._sample)
+        readings = await self._ask(running, self._read)
         # Those that are gone are forgotten.
         known = {container: self.ended[container] for container in ended if container in self.ended}
         new = await self._ask([container for container in ended if container not in known], self._inspect)
         self.ended = known | {container: _ended(bots[container], container, said) for container, said in new.items()}
-        stats = {bots[container]: stats for container, stats in self._stats(samples).items()}
-        self.before = samples
+        stats = {bots[container]: stats for container, stats in self._stats(readings).items()}
+        self.before = readings
         return Glance(stats, tuple(self.ended.values()))
 
-    async def _ask(self, containers: list[str], question: Callable[[str], Awaitable[Dict | None]]) -> dict[str, Dict]:
+    async def _ask[T](self, containers: list[str], question: Callable[[str], Awaitable[T | None]]) -> dict[str, T]:
         """Container → the answer. One that vanishes meanwhile has none."""
         answers = await asyncio.gather(*map(question, containers))
         return {container: answer for container, answer in zip(containers, answers, strict=True) if answer}
 
-    async def _sample(self, container: str) -> Dict | None:
+    async def _read(self, container: str) -> Reading | None:
         if container in self.streamed:
             return self.streamed[container]
         try:
             said = await self.talk.get(f"/containers/{container}/stats", **{"stream": "false", "one-shot": "true"})
         except NotRunning:
             return None
-        return None if is_last_word(said) else said
+        return reading(said)
 
     async def _inspect(self, container: str) -> Dict | None:
         try:
@@ -88,11 +88,11 @@ class Looks:
         except NotRunning:
             return None
 
-    def _stats(self, samples: dict[str, Dict]) -> dict[str, Stats]:
+    def _stats(self, readings: dict[str, Reading]) -> dict[str, Stats]:
         """Of a container that is seen for the first time nothing is known over time: it comes with the next look."""
         return {
-            container: sample(said, self.before[container])
-            for container, said in samples.items()
+            container: sample(now, self.before[container])
+            for container, now in readings.items()
             if container in self.before
         }
 

@@ -60,9 +60,8 @@ def reading(raw: Dict) -> Reading | None:
     )
 
 
-def sample(now: Reading, before: Reading | None) -> Stats:
-    """`before` is the one before it, for the rates; without one they are 0."""
-    before = before or now
+def sample(now: Reading, before: Reading) -> Stats:
+    """`before` is the one before it, for the rates."""
     seconds = now.seconds - before.seconds or 1.0
     return Stats(
         at=now.read,

@@ -139,7 +139,7 @@ async def test_a_stream_ends_with_its_container_and_leaves_nothing(
         return len(os.listdir("/proc/self/fd")), len(threads), len(asyncio.all_tasks())
 
     before = held()
-    for _ in range(8):
+    for _ in range(3):
         await some(real_swarm.stats(bot, node), 1)
     assert held() == before
     samples = real_swarm.stats(bot, node)

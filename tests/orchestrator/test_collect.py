@@ -109,7 +109,11 @@ def test_of_many_who_come_at_once_each_hub_has_one(hubs: list[int]) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         holders = Counter(hub for held in threads.map(come, those) for hub in held)
-    assert holders == dict.fromkeys(hubs, 1)
+    assert set(holders.values()) == {1}
+    # Who wished for one that another was faster with finds its own the next time, and who has too many gives them back.
+    for one in those * 2:
+        one.release(but=one.renew(0))
+    assert sorted(hub for one in those for hub in one.renew(0)) == hubs
     written = dict(Hub.objects.values_list("pk", "watched_by"))
     assert all(written.values())
 
