@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib import import_module
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -82,12 +83,13 @@ class OwnPubConsumer(AsyncJsonWebsocketConsumer):
 
     async def _watch(self) -> None:
         """Say again and again that somebody looks; the stream ends when nobody says so any more."""
-        while True:
+        for nth in count(1):
             # Layers forget their members after a day.
             await self.channel_layer.group_add(self.group, self.channel_name)
             await self.channel_layer.group_send(live.BROADCASTERS, self.look())
             await asyncio.sleep(live.WATCH_SECONDS / 3)
-            if await self._bot() is None:
+            # More seldom, for it asks the database: a thousand open pages would keep that busy all the time.
+            if nth % 3 == 0 and await self._bot() is None:
                 await self.close(NOT_FOUND)
 
     def _soon(self, name: str, say: Say) -> None:
