@@ -21,9 +21,9 @@ demo:  ## be a customer of the running service: join, pay, invite a second peer;
 	@scripts/setup.sh run
 	@exec $(python) manage.py demo $(ARGS)
 
-test:  ## all tests, in two processes; ARGS="-k invite" goes to pytest, ARGS="-n 0" makes it one
+test:  ## all tests; ARGS="-k invite" goes to pytest
 	@scripts/setup.sh test
-	@exec $(python) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@exec $(if $(ARGS),$(python) -m pytest $(ARGS),scripts/test.sh)
 
 bench:  ## all measurements, each against its target
 	@scripts/setup.sh run

@@ -364,7 +364,8 @@ def check_pub(bot_id: str) -> None:
     checkups.look_at(UUID(bot_id))
 
 
-@shared_task(name=signs.PULSE)
+# What it lacks when the clock sends it is added on the way.
+@shared_task(name=signs.PULSE, typing=False)
 def pulse(queue: str, sent: float) -> None:
     """Comes by the queue that it is about, and says how long that took."""
     signs.note_pulse(queue, sent)

@@ -21,24 +21,6 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(settings.VAR, ignore_errors=True)
 
 
-# What shares something outside its process, or a costly fixture, stays in one process: the real engine with its ports,
-# the labs, a module's server.
-TOGETHER = {
-    "tests/live/": "engine",
-    "tests/orchestrator/test_machines.py": "openstack",
-    "tests/orchestrator/test_openstack.py": "openstack",
-    "tests/billing/test_local_stripe_": "local stripe",
-}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for start, group in TOGETHER.items():
-            if item.nodeid.startswith(start):
-                item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def empty_cache() -> Iterator[None]:
     """Rate limits, locks and newest stats of one test are no concern of the next."""

@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 
 VAR = Path(os.environ.get("TEST_VAR") or tempfile.mkdtemp(prefix="buttcloud-test-"))
-# What the set-up made is there, for the processes that pytest starts too.
-given = os.environ.get("BUTTCLOUD_VAR") or f"{Path(__file__).parents[1]}/var"
-SET_UP = Path(os.environ.setdefault("TEST_SET_UP", given))
+# What the set-up made is there.
+SET_UP = Path(os.environ.get("BUTTCLOUD_VAR") or Path(__file__).parents[1] / "var")
 built_image = SET_UP / "pub_image"
 os.environ.update(
     BUTTCLOUD_VAR=str(VAR),

@@ -270,4 +270,4 @@ def test_without_stripe_the_command_says_why(stripe: RunningLocalStripe, monkeyp
     ],
 )
 def test_the_browser_may_go_to_the_pages_of_the_stripe_in_use(environment: dict[str, str], pages: list[str]) -> None:
-    assert load(environment, "STRIPE_PAGES").stdout == f"{pages}\n"
+    assert pages == load(environment).STRIPE_PAGES

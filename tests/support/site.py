@@ -100,4 +100,6 @@ def running_worker(queue: str) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(timeout=10)
+    # What it still wrote after the test would be found by the next one.
+    thread.join(timeout=60)
+    assert not thread.is_alive(), f"a job of the {queue} queue does not end"

@@ -53,10 +53,8 @@ def openstack_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]
 @pytest.fixture(scope="session", autouse=True)
 def openstack_starts_early(request: pytest.FixtureRequest) -> None:
     """It takes a minute, so it begins with the session where a test will need it, and others run meanwhile."""
-    # A worker of xdist does not know which tests it will get.
-    is_sure = not hasattr(request.config, "workerinput")
     needs = any(item.get_closest_marker("openstack") for item in request.session.items)
-    if is_sure and needs and (INSTALLED / "stamp").exists():
+    if needs and (INSTALLED / "stamp").exists():
         request.getfixturevalue("openstack_start")
 
 
