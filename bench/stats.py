@@ -28,6 +28,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import docker
+import uvloop
 from support import ROOT, BenchError, Report, count_queries, cpu_seconds, free_ports, median, own_django, remove_all
 
 sys.path.insert(0, str(ROOT))
@@ -130,10 +131,12 @@ def _small_image(engine: docker.APIClient) -> str:
 class Measured:
     """A child that works in turns, and says how much CPU it used for how many samples."""
 
-    def __init__(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+    def __init__(
+        self, loop: Callable[[], asyncio.AbstractEventLoop], work: Callable[..., Awaitable[None]], *args: Any
+    ) -> None:
         context = multiprocessing.get_context("fork")
         self._door, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, work, args), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, loop, work, args), daemon=True)
         self._process.start()
 
     def turn(self, seconds: float) -> tuple[float, int]:
@@ -146,7 +149,9 @@ class Measured:
         self._process.join(10)
 
 
-def _serve(door: Connection, work: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
+def _serve(
+    door: Connection, loop: Callable[[], asyncio.AbstractEventLoop], work: Callable[..., Awaitable[None]], args: Any
+) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     async def run() -> None:
@@ -162,7 +167,8 @@ def _serve(door: Connection, work: Callable[..., Awaitable[None]], args: tuple[A
             with suppress(asyncio.CancelledError):
                 await working
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 # --- The collector ---------------------------------------------------------------------------------------------------
@@ -211,7 +217,10 @@ def measure_collector(bots: list[UUID], pairs: int, seconds: float, report: Repo
     engine = docker.APIClient(version="auto", timeout=60)
     ours_to_read = engine.containers(filters={"label": f"buttcloud.deployment={settings.DEPLOYMENT}"})
     connections.close_all()  # a child must not share them
-    sides = {"bare": Measured(read_bare, [each["Id"] for each in ours_to_read]), "ours": Measured(read_ours, bots)}
+    sides = {
+        "bare": Measured(asyncio.new_event_loop, read_bare, [each["Id"] for each in ours_to_read]),
+        "ours": Measured(uvloop.new_event_loop, read_ours, bots),  # as `manage.py broadcast` does
+    }
     cost: dict[str, list[float]] = {name: [] for name in sides}
     percent: dict[str, list[float]] = {name: [] for name in sides}
     try:

@@ -8,12 +8,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing, suppress
-from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
-from channels.layers import get_channel_layer
 from django.db import Error
 
 from orchestrator import swarm
@@ -32,6 +30,8 @@ REJOIN_SECONDS = 600
 # Until a stopped pub that somebody looks at is tried again.
 RETRY_SECONDS = 2
 TEND_SECONDS = 2
+# Docker sends a sample each second. A stream without one is of an engine that hangs, and is opened anew.
+SILENCE_SECONDS = 8
 
 Watch = tuple[str, UUID]  # what somebody looks at, and of which pub
 # Passes on what there is of a pub on a node, until its container ends.
@@ -45,6 +45,7 @@ class Broadcaster:
         self.homes: dict[UUID, int | None] = {}  # bots that somebody looks at → hub
         self.hubs: dict[int, HubWatch] = {}  # those that we hold
         self.newest: dict[UUID, Stats] = {}  # not yet in the cache
+        self.heard: dict[UUID, float] = {}  # when each stream of stats last brought something
         self.unknown = asyncio.Event()  # somebody looks at a bot whose hub we have not asked for
         self.logs = LogStreams()
         self.feeds: dict[str, Feed] = {"stats": self._stats, "logs": self.logs.forward}
@@ -77,7 +78,7 @@ class Broadcaster:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _listen(self) -> None:
-        layer = _layer()
+        layer = live.layer()
         channel = await layer.new_channel()
         try:
             while True:
@@ -148,6 +149,9 @@ class Broadcaster:
         while True:
             now = asyncio.get_running_loop().time()
             self.until = {watch: until for watch, until in self.until.items() if until > now}
+            silent = {("stats", bot_id) for bot_id, heard in self.heard.items() if now - heard > SILENCE_SECONDS}
+            for hub in self.hubs.values():
+                hub.only(set(hub.streams) - silent)
             self._match()
             samples, self.newest = self.newest, {}
             if samples:
@@ -170,11 +174,15 @@ class Broadcaster:
                 hub.stream(watch, self.feeds[watch[0]])
 
     async def _stats(self, bot_id: UUID, node_id: str) -> None:
-        layer, group = _layer(), live.group(bot_id)
-        async with aclosing(swarm.connect().stats(bot_id, node_id)) as samples:  # type: ignore[type-var]
-            async for sample in samples:
-                self.newest[bot_id] = sample
-                await layer.group_send(group, {"type": "stats", "sample": sample})
+        layer, group, now = live.layer(), live.group(bot_id), asyncio.get_running_loop().time
+        self.heard[bot_id] = now()
+        try:
+            async with aclosing(swarm.connect().stats(bot_id, node_id)) as samples:  # type: ignore[type-var]
+                async for sample in samples:
+                    self.newest[bot_id], self.heard[bot_id] = sample, now()
+                    await layer.group_send(group, {"type": "stats", "sample": sample})
+        finally:
+            self.heard.pop(bot_id, None)
 
 
 class HubWatch:
@@ -238,9 +246,3 @@ class HubWatch:
 @database_sync_to_async
 def _homes(bots: Collection[UUID]) -> dict[UUID, int | None]:
     return dict(Placement.objects.filter(bot__in=bots).values_list("bot_id", "hub_id"))
-
-
-def _layer() -> Any:
-    layer = get_channel_layer()
-    assert layer is not None
-    return layer

@@ -4,8 +4,10 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-results=test-results
+results=var/tests
 mkdir -p "$results" && rm -f "$results"/*.xml "$results"/live.log
+# What is written to a file at once, not in blocks.
+export PYTHONUNBUFFERED=1
 tests() { .venv/bin/python -m pytest -rs --junitxml="$results/$1.xml" "${@:2}"; }
 
 tests live tests/live >"$results/live.log" 2>&1 &

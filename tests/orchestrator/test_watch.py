@@ -218,11 +218,12 @@ async def test_who_comes_back_gets_the_newest_known_with_its_number(own: Bot) ->
 
 # --- the broadcaster -------------------------------------------------------------------------------------------------
 class Counting(MemorySwarm):
-    """Counts the streams that are open."""
+    """Counts the streams that are open; while it hangs, one brings a sample and then nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.opened = self.open = 0
+        self.hangs = False
 
     async def stats(self, bot_id: UUID, node_id: str) -> AsyncIterator[live.Stats]:
         self.opened += 1
@@ -231,6 +232,8 @@ class Counting(MemorySwarm):
             async with aclosing(super().stats(bot_id, node_id)) as samples:  # type: ignore[type-var]
                 async for sample in samples:
                     yield sample
+                    if self.hangs:
+                        await asyncio.Event().wait()
         finally:
             self.open -= 1
 
@@ -305,6 +308,17 @@ async def test_a_stopped_pub_is_tried_again_while_somebody_looks(
     counting.nodes["node-1"].containers.add(own.pk)
     await until_async(lambda: counting.open == 1)
     await until_async(lambda: broadcaster.streams == {} and counting.open == 0)
+
+
+async def test_a_stream_of_an_engine_that_hangs_is_opened_anew(
+    own: Bot, counting: Counting, broadcaster: Broadcaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(live, "WATCH_SECONDS", 30)
+    counting.hangs = True
+    broadcaster.watch(own.pk)
+    await until_async(lambda: counting.opened > 1)
+    assert counting.open <= 1
 
 
 async def test_a_thousand_joins_and_leaves_leave_nothing_behind(
