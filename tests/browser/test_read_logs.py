@@ -34,6 +34,8 @@ def test_lines_come_are_sought_and_wait_while_somebody_reads_further_up(
     page.locator("#lines").focus()
     page.keyboard.press("Home")
     expect(page.get_by_label("Follow")).not_to_be_checked()
+    # The browser scrolls bit by bit, and would go on after the click.
+    page.wait_for_function("document.getElementById('lines').scrollTop === 0")
     for number in range(3):
         staged.write(running_pub.pk, f"later {number}")
     more = page.get_by_role("button", name="3 new lines")
