@@ -6,6 +6,7 @@ from playwright.sync_api import Page, expect
 
 from pubs.models import Bot
 from tests.browser.swarm import StagedSwarm
+from tests.support.wait import until
 from tests.browser.test_access import CHECKS
 
 
@@ -35,7 +36,7 @@ def test_lines_come_are_sought_and_wait_while_somebody_reads_further_up(
     page.keyboard.press("Home")
     expect(page.get_by_label("Follow")).not_to_be_checked()
     # The browser scrolls bit by bit, and would go on after the click.
-    page.wait_for_function("document.getElementById('lines').scrollTop === 0")
+    until("it is at the top", lambda: page.locator("#lines").evaluate("frame => frame.scrollTop") == 0)
     for number in range(3):
         staged.write(running_pub.pk, f"later {number}")
     more = page.get_by_role("button", name="3 new lines")
