@@ -6,8 +6,8 @@ from playwright.sync_api import Page, expect
 
 from pubs.models import Bot
 from tests.browser.swarm import StagedSwarm
-from tests.support.wait import until
 from tests.browser.test_access import CHECKS
+from tests.support.wait import until
 
 
 def test_lines_come_are_sought_and_wait_while_somebody_reads_further_up(
